@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use super::held::{Codec, HeldExec, reference_schema, words_of_part, words_schema};
+use super::preloaded_words::{Codec, PreloadedExec, reference_schema, words_of_part, words_schema};
 use super::processes::Process;
 use super::small::input;
 use super::{Rows, runtime};
@@ -85,7 +85,7 @@ pub fn bare(flags: &[String]) -> Outcome<Value> {
                     let parts = words(at).map(|(batch, part)| Ok(vec![reference(batch, part)?]));
                     let parts = parts.collect::<Outcome<Vec<_>>>()?;
                     let table = MemorySourceConfig::try_new_exec(&parts, reference_schema(), None)?;
-                    Arc::new(HeldExec::new(table, None))
+                    Arc::new(PreloadedExec::new(table, None))
                 }
             };
             let begun = Instant::now();

@@ -6,10 +6,10 @@
 mod acks;
 mod bare;
 mod flight;
-mod held;
 mod master;
 mod measurements;
 mod options;
+mod preloaded_words;
 mod processes;
 mod program;
 mod sender;
@@ -22,8 +22,8 @@ mod tick;
 mod watch;
 
 pub use flight::server as flight_server;
-pub use held::executor;
 pub use options::Options;
+pub use preloaded_words::executor;
 pub use processes::worker;
 pub use sender::sender;
 

@@ -16,19 +16,19 @@ use crate::error::Error;
 /// How long a line waits for a reader of standard output before a warning.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most warnings held back for the terminal; older ones are dropped.
-const MAX_HELD: usize = 100;
+const MAX_DEFERRED: usize = 100;
 
 /// Prints one line after all unread ones; waits while there are many of those. Cancel-safe.
-pub async fn say(line: impl Display) -> Result<(), Error> {
-    let mut said = pin!(Console::stdout().line(line));
-    let said = match timeout(UNREAD_TIMEOUT, &mut said).await {
-        Ok(said) => said,
+pub async fn print_line(line: impl Display) -> Result<(), Error> {
+    let mut printed = pin!(Console::stdout().line(line));
+    let printed = match timeout(UNREAD_TIMEOUT, &mut printed).await {
+        Ok(printed) => printed,
         Err(_) => {
             warn("nobody reads standard output: later output waits, and so do the producers");
-            said.await
+            printed.await
         }
     };
-    said.map_err(Error::Output)
+    printed.map_err(Error::Output)
 }
 
 /// Waits until all output is written.
@@ -37,7 +37,7 @@ pub async fn written() -> Result<(), Error> {
 }
 
 /// Prints one line; never blocks if nobody reads it.
-pub fn tell(line: impl Display) {
+pub fn offer_line(line: impl Display) {
     Console::stdout().offer(format!("{line}\n"));
 }
 
@@ -62,9 +62,9 @@ pub fn warn(line: impl Display) {
 /// Prints a warning of `who`.
 pub fn warn_from(who: impl Display, line: impl Display) {
     let line = format!("{who}: {line}");
-    if let Some(lines) = &mut *held() {
+    if let Some(lines) = &mut *deferred() {
         lines.push_back(line);
-        if lines.len() > MAX_HELD {
+        if lines.len() > MAX_DEFERRED {
             lines.pop_front();
         }
         return;
@@ -73,10 +73,10 @@ pub fn warn_from(who: impl Display, line: impl Display) {
 }
 
 /// Warnings held back until the terminal can show them.
-static HELD: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
+static DEFERRED: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
 
-fn held() -> MutexGuard<'static, Option<VecDeque<String>>> {
-    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+fn deferred() -> MutexGuard<'static, Option<VecDeque<String>>> {
+    DEFERRED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Holds back warnings while it lives, since the terminal shows something else.
@@ -85,19 +85,19 @@ pub struct Quiet(());
 impl Quiet {
     /// Holds back warnings from now on.
     pub fn begin() -> Self {
-        held().get_or_insert_default();
+        deferred().get_or_insert_default();
         Quiet(())
     }
 
     /// The last warning.
     pub fn last(&self) -> Option<String> {
-        held().as_ref()?.back().cloned()
+        deferred().as_ref()?.back().cloned()
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        for line in held().take().unwrap_or_default() {
+        for line in deferred().take().unwrap_or_default() {
             Console::stderr().offer(line + "\n");
         }
     }

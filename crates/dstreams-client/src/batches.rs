@@ -60,7 +60,7 @@ impl BatchSender {
         let plain = plain_batch(&batch, &self.plain)?;
         let group = self.encoder.encode_cut(&plain, self.limit)?;
         self.sender.permit().await?.send(group);
-        self.sender.took(records);
+        self.sender.count_sent(records);
         Ok(())
     }
 

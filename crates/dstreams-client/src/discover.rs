@@ -11,7 +11,7 @@ use crate::options::Options;
 use crate::protocol::{parse_workers, workers_question};
 
 /// The kind of server at the asked address.
-pub(crate) enum Found {
+pub(crate) enum ServerKind {
     /// It takes the records itself, over this connection.
     Itself(Channel),
     /// A master, with the workers that take the stream now, best first. May be empty.
@@ -25,7 +25,7 @@ pub(crate) async fn discover(
     stream: &str,
     address: &str,
     options: &Options,
-) -> Result<Found, Error> {
+) -> Result<ServerKind, Error> {
     let channel = connect(address, options).await?;
     let mut client = FlightServiceClient::new(channel.clone());
     let question = request(workers_question(stream), options)?;
@@ -39,14 +39,14 @@ pub(crate) async fn discover(
         Ok(info) => {
             let workers = parse_workers(info.get_ref(), address);
             workers
-                .map(Found::Workers)
+                .map(ServerKind::Workers)
                 .map_err(|error| Error::Protocol {
                     address: address.to_string(),
                     detail: error.detail,
                 })
         }
-        Err(status) if status.code() == Code::Unimplemented => Ok(Found::Itself(channel)),
-        Err(status) if said_unavailable(&status) => Err(Error::NoWorker {
+        Err(status) if status.code() == Code::Unimplemented => Ok(ServerKind::Itself(channel)),
+        Err(status) if is_server_unavailable(&status) => Err(Error::NoWorker {
             stream: stream.to_string(),
             address: address.to_string(),
             message: status.message().to_string(),
@@ -59,6 +59,6 @@ pub(crate) async fn discover(
 }
 
 /// Did the server answer this, or did the transport fail?
-fn said_unavailable(status: &Status) -> bool {
+fn is_server_unavailable(status: &Status) -> bool {
     status.code() == Code::Unavailable && std::error::Error::source(status).is_none()
 }

@@ -57,7 +57,7 @@ impl LineSender {
             self.hand_over().await?;
             pushed = self.slot.push_line(line);
         }
-        self.sender.took(1);
+        self.sender.count_sent(1);
         if pushed.full {
             self.try_hand_over()?;
         }
@@ -86,7 +86,7 @@ impl LineSender {
         let mut lines = 0;
         while !rest.is_empty() {
             let pushed = self.slot.push_text(rest);
-            self.sender.took(pushed.lines);
+            self.sender.count_sent(pushed.lines);
             lines += pushed.lines;
             rest = rest.get(pushed.bytes..).unwrap_or_default();
             if !rest.is_empty() {

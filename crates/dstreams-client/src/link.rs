@@ -152,14 +152,14 @@ impl Flow {
 impl Link {
     /// Runs to the end and reports it; drops what is left in the channel only after that.
     pub(crate) async fn run(mut self) {
-        if let Err(error) = self.keep_going().await {
+        if let Err(error) = self.run_sessions().await {
             tracing::debug!(stream = self.stream, %error, "sender ended");
             self.progress
                 .send_modify(|progress| progress.failed = Some(error));
         }
     }
 
-    async fn keep_going(&mut self) -> Result<(), Error> {
+    async fn run_sessions(&mut self) -> Result<(), Error> {
         loop {
             let error = match self.session().await {
                 Ok(()) => return Ok(()),

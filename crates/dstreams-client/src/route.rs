@@ -64,7 +64,7 @@ impl Route {
     }
 
     /// The worker to try now.
-    pub(crate) fn go(&mut self) -> Option<&str> {
+    pub(crate) fn next_worker(&mut self) -> Option<&str> {
         self.current = self.untried().cloned();
         self.current.as_deref()
     }
@@ -121,8 +121,8 @@ mod tests {
         names.split(' ').map(str::to_string).collect()
     }
 
-    fn go(route: &mut Route) -> String {
-        route.go().unwrap().to_string()
+    fn next_worker(route: &mut Route) -> String {
+        route.next_worker().unwrap().to_string()
     }
 
     #[test]
@@ -168,28 +168,28 @@ mod tests {
         for over in [false, false, true] {
             assert_eq!(route.asks(), Some("m:1"));
             route.found(workers("a:1 b:1 c:1"));
-            tried.push(go(&mut route));
+            tried.push(next_worker(&mut route));
             assert_eq!(route.failed(), over);
         }
         tried.sort();
         assert_eq!(tried, ["a:1", "b:1", "c:1"]);
         // The next round begins with this producer's first.
         route.found(workers("a:1 b:1 c:1"));
-        assert_eq!(go(&mut route), route.workers[0]);
+        assert_eq!(next_worker(&mut route), route.workers[0]);
     }
 
     #[test]
     fn a_new_worker_is_tried_before_one_that_failed() {
         let mut route = route("m:1", "p");
         route.found(workers("a:1 b:1"));
-        let failed = go(&mut route);
+        let failed = next_worker(&mut route);
         assert!(!route.failed());
         route.found(vec![failed.clone(), "new:1".to_string()]);
-        assert_eq!(go(&mut route), "new:1");
+        assert_eq!(next_worker(&mut route), "new:1");
         route.failed();
         // Only the failed one is left: better than none.
         route.found(vec![failed.clone()]);
-        assert_eq!(go(&mut route), failed);
+        assert_eq!(next_worker(&mut route), failed);
         assert!(route.failed());
     }
 
@@ -198,16 +198,16 @@ mod tests {
         let mut route = route("m:1", "p");
         assert!(!route.use_known_workers(), "none is known");
         route.found(workers("a:1 b:1"));
-        let first = go(&mut route);
+        let first = next_worker(&mut route);
         assert!(!route.failed());
         assert_eq!(route.asks(), Some("m:1"));
         assert!(route.use_known_workers());
-        assert_ne!(go(&mut route), first);
+        assert_ne!(next_worker(&mut route), first);
         assert!(route.failed(), "both were tried");
         assert_eq!(route.asks(), Some("m:1"));
         // Both again, with one question in the round.
         assert!(route.use_known_workers());
-        go(&mut route);
+        next_worker(&mut route);
         assert!(!route.failed());
         assert_eq!(route.asks(), None);
         route.progress();
@@ -218,7 +218,7 @@ mod tests {
     fn a_master_without_workers_leaves_none_to_try() {
         let mut route = route("m:1", "p");
         route.found(workers("a:1"));
-        go(&mut route);
+        next_worker(&mut route);
         route.progress();
         route.found(Vec::new());
         assert!(!route.use_known_workers());
@@ -229,7 +229,7 @@ mod tests {
     fn given_addresses_are_tried_in_turn_and_make_a_round() {
         let mut route = route("m:1,w:1", "p");
         route.found(workers("a:1"));
-        go(&mut route);
+        next_worker(&mut route);
         assert!(!route.failed(), "w:1 is left");
         assert_eq!(route.asks(), Some("w:1"));
         assert!(route.failed());

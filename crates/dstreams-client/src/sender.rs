@@ -128,7 +128,7 @@ impl Sender {
     }
 
     /// Counts records that were taken.
-    pub(crate) fn took(&mut self, records: u64) {
+    pub(crate) fn count_sent(&mut self, records: u64) {
         self.sent += records;
     }
 

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::connect::{connect, request};
-use crate::discover::{Found, discover};
+use crate::discover::{ServerKind, discover};
 use crate::error::Error;
 use crate::link::Link;
 use crate::protocol::{Answer, Malformed};
@@ -44,8 +44,8 @@ impl Link {
         if let Some(asked) = self.route.asks() {
             self.peer = asked.to_string();
             match discover(&self.stream, &self.peer, &self.options).await {
-                Ok(Found::Itself(channel)) => return Ok(channel),
-                Ok(Found::Workers(workers)) => self.route.found(workers),
+                Ok(ServerKind::Itself(channel)) => return Ok(channel),
+                Ok(ServerKind::Workers(workers)) => self.route.found(workers),
                 Err(error) if error.is_retryable() && self.route.use_known_workers() => {
                     let (stream, master) = (&self.stream, &self.peer);
                     tracing::debug!(stream, master, %error, "using the known workers");
@@ -54,7 +54,7 @@ impl Link {
                 Err(error) => return Err(error),
             }
         }
-        let Some(worker) = self.route.go() else {
+        let Some(worker) = self.route.next_worker() else {
             return Err(Error::NoWorker {
                 stream: self.stream.clone(),
                 address: self.peer.clone(),

@@ -13,7 +13,7 @@ use crate::protocol::{Malformed, batch_metadata};
 
 #[derive(Debug)]
 pub(crate) struct Window {
-    kept: VecDeque<Kept>,
+    in_flight: VecDeque<InFlight>,
     bytes: usize,
     max_messages: usize,
     max_bytes: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Window {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct InFlight {
     message: FlightData,
     bytes: usize,
     records: u64,
@@ -38,7 +38,7 @@ pub(crate) struct Freed {
 impl Window {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
-            kept: VecDeque::new(),
+            in_flight: VecDeque::new(),
             bytes: 0,
             max_messages: options.window_messages,
             max_bytes: options.window_bytes,
@@ -47,18 +47,18 @@ impl Window {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.in_flight.is_empty()
     }
 
     /// Could any message be admitted?
     pub(crate) fn has_room(&self) -> bool {
-        self.kept.len() < self.max_messages && self.bytes < self.max_bytes
+        self.in_flight.len() < self.max_messages && self.bytes < self.max_bytes
     }
 
     /// May a message of so many bytes be admitted? One larger than the whole window goes alone.
     pub(crate) fn fits(&self, bytes: usize) -> bool {
         self.is_empty()
-            || (self.kept.len() < self.max_messages && self.bytes + bytes <= self.max_bytes)
+            || (self.in_flight.len() < self.max_messages && self.bytes + bytes <= self.max_bytes)
     }
 
     /// Numbers the message and stores it; returns the message to send.
@@ -67,7 +67,7 @@ impl Window {
         debug_assert!(
             self.fits(bytes),
             "{bytes} bytes do not fit {} messages",
-            self.kept.len()
+            self.in_flight.len()
         );
         let message = FlightData {
             flight_descriptor: None,
@@ -76,7 +76,7 @@ impl Window {
             data_body: encoded.body,
         };
         self.bytes += bytes;
-        self.kept.push_back(Kept {
+        self.in_flight.push_back(InFlight {
             message: message.clone(),
             bytes,
             records: encoded.records,
@@ -86,12 +86,12 @@ impl Window {
 
     /// The number of the last message admitted.
     fn last(&self) -> u64 {
-        self.acknowledged + self.kept.len() as u64
+        self.acknowledged + self.in_flight.len() as u64
     }
 
     /// The server knows this producer: the first message follows `last`.
     pub(crate) fn start_after(&mut self, last: u64) {
-        debug_assert!(self.kept.is_empty(), "numbers are given already");
+        debug_assert!(self.in_flight.is_empty(), "numbers are given already");
         self.acknowledged = last;
     }
 
@@ -104,13 +104,13 @@ impl Window {
         }
         let mut freed = Freed::default();
         while self.acknowledged < ack {
-            let Some(kept) = self.kept.pop_front() else {
+            let Some(in_flight) = self.in_flight.pop_front() else {
                 break;
             };
             self.acknowledged += 1;
-            self.bytes -= kept.bytes;
+            self.bytes -= in_flight.bytes;
             freed.messages += 1;
-            freed.records += kept.records;
+            freed.records += in_flight.records;
         }
         Ok(freed)
     }
@@ -121,7 +121,9 @@ impl Window {
 
     /// The messages to send again over a new connection, in order.
     pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = FlightData> {
-        self.kept.iter().map(|kept| kept.message.clone())
+        self.in_flight
+            .iter()
+            .map(|in_flight| in_flight.message.clone())
     }
 }
 

@@ -18,7 +18,7 @@ pub enum Command {
     },
     /// Sources have had their time to end after the last `Seal`: every receiver that has not answered seals its
     /// open block now, without waiting for its source, and answers. Given once at most.
-    Hurry {
+    StopWaiting {
         /// The batch of the last `Seal`.
         batch: BatchTime,
     },

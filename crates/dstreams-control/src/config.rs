@@ -25,7 +25,7 @@ pub struct Config {
     /// report is not lost; its blocks go into the next cut.
     pub report_timeout_ms: u64,
     /// How long sources may take to end in a graceful stop without a deadline, milliseconds since the last `Seal`;
-    /// with one, half the remaining time. Then `Hurry` is given. Default 30 000: as long as brokers' long polls,
+    /// with one, half the remaining time. Then `StopWaiting` is given. Default 30 000: as long as brokers' long polls,
     /// and no source delays a stop indefinitely.
     pub source_timeout_ms: u64,
     /// How long the last cut of a graceful stop then waits for reports, milliseconds; not less than
@@ -34,7 +34,7 @@ pub struct Config {
     pub final_report_timeout_ms: u64,
     /// Overdue reports that are remembered, so that the last cut can wait for them. Default 1 024, some 16 KiB: a
     /// permanently silent receiver adds one per batch; the oldest are dropped.
-    pub max_owed_reports: usize,
+    pub max_overdue_reports: usize,
     /// Empty batches that may wait to run; at the bound, no boundary is sealed. Default 16: after a long downtime,
     /// or during long retries, intervals wait on the clock instead of in memory, and a stop has only a few of them
     /// to finish. Batches with blocks are bounded by the memory for blocks.
@@ -76,7 +76,7 @@ impl Config {
             report_timeout_ms: if half == 0 { 1 } else { half },
             source_timeout_ms: 30_000,
             final_report_timeout_ms: 10_000,
-            max_owed_reports: 1_024,
+            max_overdue_reports: 1_024,
             max_empty_waiting: 16,
             skip_missed: None,
             mark_intervals: false,

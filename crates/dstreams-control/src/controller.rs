@@ -166,8 +166,8 @@ impl Controller {
                     // At once where nobody is asked; then one boundary per step, or a stall would make a long list.
                     self.cut(now, out);
                 }
-                let late = self.intake.hurry(self.elapsed.passed());
-                out.extend(late.map(|batch| Command::Hurry { batch }));
+                let late = self.intake.stop_waiting(self.elapsed.passed());
+                out.extend(late.map(|batch| Command::StopWaiting { batch }));
                 self.pipeline.start_next(now, out);
                 if self.state == State::Running && self.pipeline.len() == 0 {
                     let after = self.intake.ask_due();
@@ -263,7 +263,7 @@ impl Controller {
     }
 
     fn unfinished(&self) -> u64 {
-        let lacking = self.intake.is_done() && self.intake.owed() > 0;
+        let lacking = self.intake.is_done() && self.intake.overdue() > 0;
         let intake = usize::from(self.intake.is_sealing() || lacking);
         u64::try_from(self.pipeline.len().saturating_add(intake)).unwrap_or(u64::MAX)
     }
@@ -314,7 +314,7 @@ impl Controller {
     /// Reports that missed their cut and are still missing. If not 0 after a graceful stop, received blocks may be
     /// in no batch.
     #[must_use]
-    pub fn owed_reports(&self) -> usize {
-        self.intake.owed()
+    pub fn overdue_reports(&self) -> usize {
+        self.intake.overdue()
     }
 }

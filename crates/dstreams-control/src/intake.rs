@@ -15,9 +15,9 @@ struct Open {
     batch: BatchTime,
     /// Receivers that have not reported for it.
     silent: BTreeSet<ReceiverId>,
-    /// Last batch only: when to hurry the receivers, unless done (elapsed microseconds).
-    hurry: Option<u64>,
-    /// Wait for reports after the `Seal`, or after the hurry (microseconds).
+    /// Last batch only: when no source is waited for any longer, unless done (elapsed microseconds).
+    sources_until: Option<u64>,
+    /// Wait for reports after the `Seal`, or after `StopWaiting` (microseconds).
     report_wait: u64,
     /// Latest time of the cut (elapsed microseconds).
     until: u64,
@@ -31,11 +31,11 @@ pub(crate) struct Intake {
     report_timeout_us: u64,
     source_timeout_us: u64,
     final_timeout_us: u64,
-    max_owed: usize,
+    max_overdue: usize,
     /// The present receivers, each with the numbers of all blocks taken from it.
     receivers: BTreeMap<ReceiverId, SeqSet>,
     /// The receivers that have left.
-    gone: SeqSet,
+    left_receivers: SeqSet,
     /// The first boundary without a batch; `None` before the start and at the end of time.
     next: Option<BatchTime>,
     /// The first boundary comes after this one.
@@ -45,7 +45,7 @@ pub(crate) struct Intake {
     /// Blocks reported and not yet in a cut.
     fresh: Vec<BlockMeta>,
     /// Reports that missed their cut.
-    owed: BTreeSet<(BatchTime, ReceiverId)>,
+    overdue: BTreeSet<(BatchTime, ReceiverId)>,
     /// The last batch is sealed (or there is none): none follows the open one.
     last_sealed: bool,
 }
@@ -61,15 +61,15 @@ impl Intake {
             final_timeout_us: Timestamp::from_millis(config.final_report_timeout_ms)
                 .0
                 .max(report_timeout_us),
-            max_owed: config.max_owed_reports,
+            max_overdue: config.max_overdue_reports,
             receivers: BTreeMap::new(),
-            gone: SeqSet::default(),
+            left_receivers: SeqSet::default(),
             next: None,
             begin_after: None,
             quiet: Quiet::new(config),
             open: None,
             fresh: Vec::new(),
-            owed: BTreeSet::new(),
+            overdue: BTreeSet::new(),
             last_sealed: false,
         }
     }
@@ -101,22 +101,22 @@ impl Intake {
                     .map_or(now, |batch| now.max(batch.timestamp()));
                 let first = BatchTime::first_after(after, self.interval_ms);
                 let reached = BatchTime::last_reached(after, self.interval_ms);
-                let marks = self.mark_intervals && after == now && reached.0 > 0;
-                self.next = if marks { Some(reached) } else { first };
+                let offsets = self.mark_intervals && after == now && reached.0 > 0;
+                self.next = if offsets { Some(reached) } else { first };
             }
         }
     }
 
     /// Adds a receiver, unless it has left: the next `Seal` includes it.
     pub(crate) fn joined(&mut self, receiver: ReceiverId) {
-        if !self.gone.contains(receiver.0) {
+        if !self.left_receivers.contains(receiver.0) {
             self.receivers.entry(receiver).or_default();
         }
     }
 
     /// Removes a receiver, once. Of its uncut blocks, exactly `blocks` remain.
     pub(crate) fn left(&mut self, receiver: ReceiverId, blocks: Vec<BlockMeta>) {
-        if self.is_done() || !self.gone.insert(receiver.0) {
+        if self.is_done() || !self.left_receivers.insert(receiver.0) {
             return;
         }
         let mut seen = self.receivers.remove(&receiver).unwrap_or_default();
@@ -132,7 +132,7 @@ impl Intake {
                 self.fresh.push(block);
             }
         }
-        self.owed.retain(|&(_, owing)| owing != receiver);
+        self.overdue.retain(|&(_, owing)| owing != receiver);
         if let Some(open) = self.open.as_mut() {
             open.silent.remove(&receiver);
         }
@@ -155,7 +155,7 @@ impl Intake {
                 self.fresh.push(block);
             }
         }
-        self.owed.remove(&(batch, receiver));
+        self.overdue.remove(&(batch, receiver));
         if let Some(open) = self.open.as_mut().filter(|open| open.batch == batch) {
             open.silent.remove(&receiver);
         }
@@ -200,7 +200,7 @@ impl Intake {
 
     /// The answer.
     pub(crate) fn due(&mut self, after: BatchTime, due: Option<Due>) {
-        self.quiet.told(after, due);
+        self.quiet.answered_due(after, due);
     }
 
     /// Seals the next boundary, ahead of the clock, as the last one; once, and when no `Seal` is outstanding. A
@@ -212,26 +212,29 @@ impl Intake {
         self.last_sealed = true;
         let sealed = self.seal(passed, self.final_timeout_us);
         let timeout = self.source_timeout_us;
-        let hurry = deadline.map_or(timeout, |deadline| deadline.saturating_sub(passed) / 2);
+        let sources_until =
+            deadline.map_or(timeout, |deadline| deadline.saturating_sub(passed) / 2);
         if let Some(open) = &mut self.open {
-            open.hurry_at(passed.saturating_add(hurry));
+            open.wait_for_sources_until(passed.saturating_add(sources_until));
         }
         sealed
     }
 
     /// A first or an earlier deadline was set.
     pub(crate) fn shorten(&mut self, passed: u64, deadline: u64) {
-        let hurry = passed.saturating_add(deadline.saturating_sub(passed) / 2);
+        let sources_until = passed.saturating_add(deadline.saturating_sub(passed) / 2);
         let open = self.open.as_mut();
-        if let Some(open) = open.filter(|open| open.hurry.is_some_and(|at| hurry < at)) {
-            open.hurry_at(hurry);
+        if let Some(open) =
+            open.filter(|open| open.sources_until.is_some_and(|at| sources_until < at))
+        {
+            open.wait_for_sources_until(sources_until);
         }
     }
 
     /// Whether the receivers must now answer the last `Seal` without waiting for their sources; once.
-    pub(crate) fn hurry(&mut self, passed: u64) -> Option<BatchTime> {
+    pub(crate) fn stop_waiting(&mut self, passed: u64) -> Option<BatchTime> {
         let open = self.open.as_mut()?;
-        open.hurry.take_if(|at| *at <= passed)?;
+        open.sources_until.take_if(|at| *at <= passed)?;
         Some(open.batch)
     }
 
@@ -241,7 +244,7 @@ impl Intake {
         self.open = Some(Open {
             batch,
             silent: self.receivers.keys().copied().collect(),
-            hurry: None,
+            sources_until: None,
             report_wait,
             until: passed.saturating_add(report_wait),
         });
@@ -251,17 +254,17 @@ impl Intake {
     /// Cuts the sealed batch if all have reported or its wait is over.
     pub(crate) fn cut(&mut self, passed: u64) -> Option<(BatchTime, Vec<BlockMeta>)> {
         let all_reported =
-            |open: &Open| open.silent.is_empty() && (!self.last_sealed || self.owed.is_empty());
+            |open: &Open| open.silent.is_empty() && (!self.last_sealed || self.overdue.is_empty());
         let open = self
             .open
             .take_if(|open| all_reported(open) || open.until <= passed)?;
-        self.owed.extend(
+        self.overdue.extend(
             open.silent
                 .into_iter()
                 .map(|receiver| (open.batch, receiver)),
         );
-        while self.owed.len() > self.max_owed {
-            self.owed.pop_first();
+        while self.overdue.len() > self.max_overdue {
+            self.overdue.pop_first();
         }
         let mut blocks = std::mem::take(&mut self.fresh);
         blocks.sort_unstable_by_key(|block| block.id);
@@ -282,7 +285,7 @@ impl Intake {
     /// When the outstanding `Seal` needs action (elapsed microseconds).
     pub(crate) fn wakes_at(&self) -> Option<u64> {
         let open = self.open.as_ref()?;
-        Some(open.hurry.unwrap_or(open.until))
+        Some(open.sources_until.unwrap_or(open.until))
     }
 
     /// The next boundary that gets a batch, as far as is known.
@@ -295,14 +298,14 @@ impl Intake {
     }
 
     /// Reports that missed their cut and are still missing.
-    pub(crate) fn owed(&self) -> usize {
-        self.owed.len()
+    pub(crate) fn overdue(&self) -> usize {
+        self.overdue.len()
     }
 }
 
 impl Open {
-    fn hurry_at(&mut self, at: u64) {
-        self.hurry = Some(at);
+    fn wait_for_sources_until(&mut self, at: u64) {
+        self.sources_until = Some(at);
         self.until = at.saturating_add(self.report_wait);
     }
 }
@@ -316,19 +319,19 @@ mod tests {
     fn overdue_reports_are_bounded() {
         for bound in [0, 1, 3, 9] {
             let config = Config {
-                max_owed_reports: bound,
+                max_overdue_reports: bound,
                 ..Config::new(1000).unwrap()
             };
             let mut intake = Intake::new(&config);
             intake.start((0..5).map(ReceiverId).collect(), Timestamp(0));
-            let mut owed = 0;
+            let mut overdue = 0;
             for second in 1..4u64 {
                 let passed = second * 100_000_000_000;
                 assert!(intake.begin_due(Timestamp(passed), passed).is_some());
                 assert!(intake.cut(u64::MAX).is_some());
-                owed = bound.min(owed + 5);
-                assert_eq!(intake.owed(), owed, "{bound}");
-                let newest = intake.owed.last().copied();
+                overdue = bound.min(overdue + 5);
+                assert_eq!(intake.overdue(), overdue, "{bound}");
+                let newest = intake.overdue.last().copied();
                 assert_eq!(
                     newest.map(|(_, receiver)| receiver),
                     (bound > 0).then_some(ReceiverId(4))

@@ -15,7 +15,7 @@
 //! | command | answer |
 //! |---|---|
 //! | `WakeAt` | `Tick` at that time or later; a newer `WakeAt` replaces it |
-//! | `Seal` | `Reported` or `Left`, one per receiver; the last one when its source has ended, or at `Hurry` |
+//! | `Seal` | `Reported` or `Left`, one per receiver; the last one when its source has ended, or at `StopWaiting` |
 //! | `Run` | `Finished` or `Failed`, with the same batch and attempt |
 //! | `SetAside` | `SetAside` or `SetAsideFailed` |
 //! | `Commit` | `Committed` or `CommitFailed` |
@@ -26,8 +26,9 @@
 //! Receivers may come (`Joined`) and go (`Left`, with all surviving blocks) at any time; `Left` also answers their
 //! `Seal`.
 //!
-//! The others (`Cut`, `Hurry`, `Abort`, `CloseReceivers`, `Completed`, `Forget`, `Fail`) need no answer. `Stopped` is the last.
-//! Commands, events and entries of the journal are exhaustive enums on purpose: a driver must handle each.
+//! The others (`Cut`, `StopWaiting`, `Abort`, `CloseReceivers`, `Completed`, `Forget`, `Fail`) need no answer.
+//! `Stopped` is the last. Commands, events and entries of the journal are exhaustive enums on purpose: a driver must
+//! handle each.
 //!
 //! A batch goes `Seal`, `Cut`, `Run`, `Commit`, `Completed`, `Forget`:
 //!

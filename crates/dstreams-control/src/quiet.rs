@@ -80,7 +80,7 @@ impl Quiet {
     }
 
     /// The answer.
-    pub(crate) fn told(&mut self, after: BatchTime, due: Option<Due>) {
+    pub(crate) fn answered_due(&mut self, after: BatchTime, due: Option<Due>) {
         if self.known == Known::Asked && self.last_cut == Some(after) {
             self.known = Known::Yes(due);
         }

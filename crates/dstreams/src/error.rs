@@ -16,7 +16,7 @@ use datafusion::error::DataFusionError;
 use dstreams_control::{BatchTime, BlockId};
 
 #[doc(hidden)]
-pub use text::said;
+pub use text::engine_message;
 
 /// Result of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

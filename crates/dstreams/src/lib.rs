@@ -208,8 +208,8 @@ pub use commit::RddReceiver;
 pub use config::{Config, OnFailure};
 pub use error::{BoxError, Cause, Error, Operator, Result};
 pub use node::{Running, Status, Summary};
-pub use program::{Clock, Listener, ManualClock, Named, StreamContext};
-pub use receive::{Clients, Closing, DeadLetter, Generator, Ingest, Queue, Source, TcpText};
+pub use program::{Clock, Listener, ManualClock, SqlInput, StreamContext};
+pub use receive::{Clients, DeadLetter, Generator, Ingest, Queue, Source, StopSignal, TcpText};
 pub use stream::by_time::{ByTime, Intervals};
 pub use stream::correction::{Correction, CorrectionRef};
 pub use stream::dstream::DStream;
@@ -234,15 +234,15 @@ pub use stream::{agg, text};
 pub mod internal {
     pub use crate::blocks::{Block, BlockStore, Bounds, Budget};
     pub use crate::checkpoint::{
-        BlockJournal, CONCURRENT_READS, CheckpointPlan, Durable, Earlier, PartAt, Restored, Store,
-        Writing, WrittenFile, blocking, dir_of, load, on_disk, state_file, write,
+        BlockJournal, CONCURRENT_READS, CheckpointPlan, Durable, PartAt, RecoverySource, Restored,
+        Store, Writing, WrittenFile, blocking, dir_of, load, on_disk, state_file, write,
     };
     pub use crate::commit::{Dataset, Outputs};
     pub use crate::console::Console;
     pub use crate::crash::{POINTS, point};
     pub use crate::encoding::{ByteInput, ByteOutput, compact};
-    pub use crate::error::said;
-    pub use crate::execute::{BatchSequence, Before, Installs, run_task};
+    pub use crate::error::engine_message;
+    pub use crate::execute::{BatchSequence, PreviousBatch, StateInstaller, run_task};
     pub use crate::journal::{DirLock, Owner, Ticket};
     pub use crate::node::{
         Durability, Inbox, Mailbox, NewReceiver, Receivers, ReportedWhen, Usage, Workers,

@@ -43,7 +43,7 @@ impl Counts {
         let held = found.value(0)?;
         let held = held.as_primitive::<Int64Type>().values();
         let sums = held.iter().enumerate();
-        let sums = sums.map(|(at, held)| 1 + if found.is_there(at) { *held } else { 0 });
+        let sums = sums.map(|(at, held)| 1 + if found.exists(at) { *held } else { 0 });
         let sums: ArrayRef = Arc::new(Int64Array::from_iter_values(sums));
         let changed = keys.len();
         self.batch += 1;

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use self::child_processes::Children;
 use crate::error::{Error, WorkerEnd};
-use crate::output::{json, tell, warn};
+use crate::output::{json, offer_line, warn};
 use crate::program::{Engine, Program, Receiver, WordCount, describe_with_results};
 
 /// How often the list of workers is checked.
@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Where worker joins and departures are reported.
 #[derive(Debug, Clone, Copy)]
-pub enum Tell {
+pub enum ReportTo {
     /// On standard output.
     Lines { json: bool },
     /// On standard error, once the program has started.
@@ -39,7 +39,7 @@ pub struct Workers {
     engine: Arc<Engine>,
     children: Option<Children>,
     members: Members,
-    tell: Tell,
+    report_to: ReportTo,
 }
 
 impl Gathering {
@@ -77,12 +77,12 @@ impl Gathering {
     }
 
     /// Starts the program once the workers are there.
-    pub async fn begin(self, tell: Tell) -> Result<(WordCount, Workers), Error> {
+    pub async fn begin(self, report_to: ReportTo) -> Result<(WordCount, Workers), Error> {
         let (mut children, mut members) = (self.children, Members::default());
         let mut report = |status: &ClusterStatus| {
             let changes = members.changes(status);
-            if let Tell::Lines { .. } = tell {
-                changes.iter().for_each(|change| tell.of(change));
+            if let ReportTo::Lines { .. } = report_to {
+                changes.iter().for_each(|change| report_to.of(change));
             }
         };
         let cluster = tokio::select! {
@@ -96,7 +96,7 @@ impl Gathering {
             engine: word_count.engine(),
             children,
             members,
-            tell,
+            report_to,
         };
         Ok((word_count, workers))
     }
@@ -134,8 +134,8 @@ impl Workers {
         for change in self.members.changes(&status) {
             // The end of a process of our own is reported separately.
             let reported_elsewhere = matches!(change, Change::Gone { pid, .. } if self.is_own(pid));
-            if !reported_elsewhere || matches!(self.tell, Tell::Lines { .. }) {
-                self.tell.of(&change);
+            if !reported_elsewhere || matches!(self.report_to, ReportTo::Lines { .. }) {
+                self.report_to.of(&change);
             }
         }
     }
@@ -154,13 +154,13 @@ impl Workers {
     }
 }
 
-impl Tell {
+impl ReportTo {
     /// Reports a change. Never blocks, even if nobody reads it.
     fn of(self, change: &Change) {
         match self {
-            Tell::Lines { json: true } => drop(json(change).map(tell)),
-            Tell::Lines { json: false } => tell(change),
-            Tell::Aside => warn(change),
+            ReportTo::Lines { json: true } => drop(json(change).map(offer_line)),
+            ReportTo::Lines { json: false } => offer_line(change),
+            ReportTo::Aside => warn(change),
         }
     }
 }

@@ -6,7 +6,7 @@ use dstreams_cluster::app::MasterArgs;
 use dstreams_cluster::logs;
 
 use crate::arguments::Times;
-use crate::cluster::{Gathering, Tell};
+use crate::cluster::{Gathering, ReportTo};
 use crate::commands::wordcount::{Report, count};
 use crate::ending::Ending;
 use crate::error::Error;
@@ -45,7 +45,7 @@ pub async fn run(args: WordcountMasterArgs) -> Result<(), Error> {
     let gathering = Gathering::others(&program, &cluster, &listen, workers).await?;
     report.master(gathering.address()).await?;
     let (program, workers) = tokio::select! {
-        begun = gathering.begin(Tell::Lines { json }) => begun?,
+        begun = gathering.begin(ReportTo::Lines { json }) => begun?,
         // Nothing has been received.
         _ = ending.next() => return report.end(0).await,
     };

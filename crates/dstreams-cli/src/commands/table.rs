@@ -7,15 +7,15 @@ use indicatif::{HumanBytes, HumanCount};
 
 use crate::error::Error;
 use crate::memory;
-use crate::output::say;
-use crate::program::Found;
+use crate::output::print_line;
+use crate::program::BatchResults;
 
 /// The most characters shown of a word.
 const LONGEST_WORD: usize = 40;
 
 /// Prints the names of the columns.
 pub async fn header() -> Result<(), Error> {
-    say(format_args!(
+    print_line(format_args!(
         "{:>12} {:>9} {:>9} {:>12} {:>11} {:>9} {:>11}",
         "time (UTC)", "lines", "lines/s", "window words", "processing", "delay", "memory"
     ))
@@ -23,7 +23,7 @@ pub async fn header() -> Result<(), Error> {
 }
 
 /// Prints a batch, and the top words of the window below.
-pub async fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
+pub async fn batch(found: &BatchResults, interval: Duration) -> Result<(), Error> {
     let mut line = format!(
         "{:>12} {:>9} {:>9} {:>12} {:>11} {:>9} {:>11}",
         time_of_day(found.batch.millis()),
@@ -38,13 +38,13 @@ pub async fn batch(found: &Found, interval: Duration) -> Result<(), Error> {
         line += if place == 0 { "\n    " } else { ", " };
         line += &format!("{} {count}", printable(word));
     }
-    say(line).await
+    print_line(line).await
 }
 
 /// Prints the status of a worker, below a batch.
 pub async fn worker(status: &WorkerStatus) -> Result<(), Error> {
     let [worker, blocks, partitions, memory] = of_worker(status);
-    say(format_args!(
+    print_line(format_args!(
         "    {worker}: {blocks}, partitions {partitions}, {memory}"
     ))
     .await

@@ -13,7 +13,7 @@ use dstreams_cluster::app::dismiss;
 use dstreams_cluster::{ClusterStatus, RunningCluster};
 
 pub use self::graph::{LINES, Program, TEXT};
-pub use self::results::{Found, Receiver};
+pub use self::results::{BatchResults, Receiver};
 use crate::error::Error;
 
 /// How long an abandoned program may take to stop.
@@ -102,7 +102,7 @@ impl WordCount {
     }
 
     /// The next committed batch; `None` when the program has stopped. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Option<Found>, Error> {
+    pub async fn next(&mut self) -> Result<Option<BatchResults>, Error> {
         tokio::select! {
             biased;
             Some(found) = self.found.recv() => return Ok(Some(found?)),

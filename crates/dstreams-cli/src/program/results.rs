@@ -1,7 +1,7 @@
 //! Results of batches, from the commit to the code that prints them.
 //!
 //! Two outputs (the top ten, the number of words) provide the words when a batch is committed; the batch's
-//! report right after provides the times. Together they are a [`Found`].
+//! report right after provides the times. Together they are a [`BatchResults`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The results and times of a batch.
 #[derive(Debug)]
-pub struct Found {
+pub struct BatchResults {
     pub batch: BatchTime,
     /// Lines of this batch.
     pub records: u64,
@@ -32,9 +32,9 @@ pub struct Found {
 }
 
 /// Sends the results of batches.
-pub type Sender = mpsc::Sender<Result<Found>>;
+pub type Sender = mpsc::Sender<Result<BatchResults>>;
 /// Receives the results, in the order of batches.
-pub type Receiver = mpsc::Receiver<Result<Found>>;
+pub type Receiver = mpsc::Receiver<Result<BatchResults>>;
 
 /// A channel for results. Without its receiver, results are dropped and nothing waits.
 pub fn channel() -> (Sender, Receiver) {
@@ -96,7 +96,7 @@ impl Listener for Outcome {
     fn batch_completed(&self, report: &BatchReport) {
         let half = std::mem::take(&mut *self.half());
         let found = half.top.and_then(|top| {
-            Ok(Found {
+            Ok(BatchResults {
                 batch: report.batch,
                 records: report.records,
                 window_words: half.window_words?,

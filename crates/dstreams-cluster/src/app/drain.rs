@@ -6,7 +6,7 @@ use arrow_flight::Action;
 
 use super::arguments::{Secret, address};
 use super::error::Error;
-use super::say;
+use super::print_line;
 use super::status::call;
 
 /// How long a worker may take to hand over its blocks and state.
@@ -30,5 +30,5 @@ pub struct DrainArgs {
 pub async fn drain(args: &DrainArgs) -> Result<(), Error> {
     let action = Action::new("drain", args.worker.to_string());
     call(&args.master, args.secret.read()?, action, DRAIN_TIMEOUT).await?;
-    say(format_args!("worker {} has left", args.worker))
+    print_line(format_args!("worker {} has left", args.worker))
 }

@@ -10,7 +10,7 @@ use crate::{ClusterStatus, Master, RunningCluster};
 /// Time to run and commit the received records at the end.
 pub const DRAIN: Duration = Duration::from_secs(60);
 /// How often the list of workers is checked.
-pub(super) const LOOK: Duration = Duration::from_millis(50);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long workers may take to leave after the program has ended.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -26,7 +26,7 @@ pub async fn gather(
         if status.workers.len() >= workers {
             break;
         }
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
     }
     Ok(master.start().await?)
 }
@@ -36,6 +36,6 @@ pub async fn gather(
 pub async fn dismiss(cluster: &RunningCluster) {
     let since = Instant::now();
     while !cluster.status().workers.is_empty() && since.elapsed() < LEAVE_TIMEOUT {
-        sleep(LOOK).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }

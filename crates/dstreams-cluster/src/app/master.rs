@@ -6,10 +6,10 @@ use tokio::time::interval;
 
 use super::arguments::MasterArgs;
 use super::error::Error;
-use super::gather::{LOOK, dismiss, gather};
+use super::gather::{CHECK_INTERVAL, dismiss, gather};
 use super::members::Members;
 use super::signals::Signals;
-use super::{json, tell};
+use super::{json, offer_line};
 use crate::{ClusterStatus, logs};
 
 /// Run as the master: schedule and commit batches; workers receive records and run tasks
@@ -52,7 +52,7 @@ pub async fn run(
         () = signals.next() => return Ok(()),
     };
 
-    let (running, mut ticks, mut asked) = (&cluster.running, interval(LOOK), false);
+    let (running, mut ticks, mut asked) = (&cluster.running, interval(CHECK_INTERVAL), false);
     let ended = loop {
         tokio::select! {
             ended = running.await_termination(None) => break ended,
@@ -94,8 +94,8 @@ struct Reporter {
 impl Reporter {
     fn line(&self, object: &impl Serialize, text: impl std::fmt::Display) {
         match self.json {
-            true => drop(json(object).map(tell)),
-            false => tell(text),
+            true => drop(json(object).map(offer_line)),
+            false => offer_line(text),
         }
     }
 

@@ -114,16 +114,16 @@ fn on_threads(role: impl Future<Output = Result<(), Error>>) -> Result<(), Error
 }
 
 /// Prints a line on standard output; never blocks if nobody reads it.
-fn tell(line: impl std::fmt::Display) {
+fn offer_line(line: impl std::fmt::Display) {
     Console::stdout().offer(format!("{line}\n"));
 }
 
 /// Prints one line and flushes it; may block. For processes that a signal can end at any time.
-fn say(line: impl std::fmt::Display) -> Result<(), Error> {
+fn print_line(line: impl std::fmt::Display) -> Result<(), Error> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    let said = writeln!(out, "{line}").and_then(|()| out.flush());
-    said.map_err(Error::Output)
+    let printed = writeln!(out, "{line}").and_then(|()| out.flush());
+    printed.map_err(Error::Output)
 }
 
 /// `object` as one line of JSON.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dstreams::{BatchTime, Result, StreamContext};
 
 use super::error::Error;
-use super::say;
+use super::print_line;
 use crate::logs;
 
 /// Run one batch that was set aside: to find the bad record, or to test a changed program
@@ -33,7 +33,7 @@ pub async fn replay(
     logs::to_stderr();
     let context = app(&args.arguments)?;
     let records = context.replay(&args.dir, BatchTime(args.batch)).await?;
-    say(format_args!(
+    print_line(format_args!(
         "batch {}: {records} record(s), and no error",
         args.batch
     ))

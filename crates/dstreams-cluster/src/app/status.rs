@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::arguments::{Secret, address};
 use super::error::Error;
-use super::{json, say};
+use super::{json, print_line};
 use crate::data::{Peers, Token};
 use crate::{ClusterStatus, WorkerStatus};
 
@@ -34,8 +34,8 @@ pub struct StatusArgs {
 pub async fn print_status(args: &StatusArgs) -> Result<(), Error> {
     let status = ask(&args.master, args.secret.read()?).await?;
     match args.json {
-        true => say(json(&status)?),
-        false => say(table(&args.master, &status).trim_end()),
+        true => print_line(json(&status)?),
+        false => print_line(table(&args.master, &status).trim_end()),
     }
 }
 

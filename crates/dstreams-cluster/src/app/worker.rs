@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::arguments::WorkerArgs;
 use super::error::Error;
 use super::signals::Signals;
-use super::{json, tell};
+use super::{json, offer_line};
 use crate::{logs, run_worker};
 
 /// Runs a worker until its program has ended; `app` builds the program from the master's arguments.
@@ -33,8 +33,8 @@ pub fn work(
         };
         // Never blocks, even if nobody reads the line.
         match args.json {
-            true => drop(json(&line).map(tell)),
-            false => tell(format_args!(
+            true => drop(json(&line).map(offer_line)),
+            false => offer_line(format_args!(
                 "worker {worker} at {ingest}, of the master {master}"
             )),
         }

@@ -45,7 +45,7 @@ pub struct CopyHeader {
 impl CopyHeader {
     pub fn of(sender: u32, received: Received, block: &Block) -> Self {
         let marks = block
-            .marks
+            .offsets
             .iter()
             .map(|(name, last)| (name.to_string(), *last));
         CopyHeader {
@@ -206,7 +206,7 @@ pub async fn decode_copy(
     let marks = marks.map(|(name, last)| (Arc::from(name.as_str()), *last));
     let bytes = header.meta.bytes as usize;
     let block = Block::new(header.meta.id, rows.batches, bytes, vec![memory]);
-    let block = block.with_marks(marks.collect());
+    let block = block.with_offsets(marks.collect());
     Ok((header, block))
 }
 

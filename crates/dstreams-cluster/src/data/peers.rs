@@ -33,7 +33,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A request to a worker for data that it stores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Ask {
+pub enum DataRequest {
     /// Rows of these parts, in this order.
     Rows(Vec<Part>),
     /// The state of a partition.
@@ -44,7 +44,7 @@ pub enum Ask {
     Tasks(Vec<TaskName>),
 }
 
-impl Ask {
+impl DataRequest {
     pub fn parse(ticket: &Ticket) -> Result<Self, Status> {
         let ask = serde_json::from_slice(&ticket.ticket);
         ask.map_err(|error| {
@@ -153,19 +153,19 @@ impl Peers {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    /// The rows, from the first of `holders` that has them all.
+    /// The rows, from the first of `addresses` that has them all.
     pub async fn fetch(
         &self,
         parts: &[Part],
-        holders: impl Iterator<Item = &String>,
+        addresses: impl Iterator<Item = &String>,
     ) -> Result<Vec<RecordBatch>> {
         let mut said = Vec::new();
-        for holder in holders {
-            match self.fetch_from(parts, holder).await {
+        for address in addresses {
+            match self.fetch_from(parts, address).await {
                 Ok(rows) => return Ok(rows),
                 Err(status) => {
-                    tracing::debug!(?parts, holder, %status, "not fetched");
-                    said.push(format!("{holder}: {}", status.message()));
+                    tracing::debug!(?parts, address, %status, "not fetched");
+                    said.push(format!("{address}: {}", status.message()));
                 }
             }
         }
@@ -176,15 +176,17 @@ impl Peers {
         )))
     }
 
-    async fn fetch_from(&self, parts: &[Part], holder: &str) -> Result<Vec<RecordBatch>, Status> {
-        let answer = self.get(&Ask::Rows(parts.to_vec()), holder).await?;
+    async fn fetch_from(&self, parts: &[Part], address: &str) -> Result<Vec<RecordBatch>, Status> {
+        let answer = self
+            .get(&DataRequest::Rows(parts.to_vec()), address)
+            .await?;
         decode(answer).await
     }
 
-    async fn get(&self, ask: &Ask, holder: &str) -> Result<Streaming<FlightData>, Status> {
+    async fn get(&self, ask: &DataRequest, address: &str) -> Result<Streaming<FlightData>, Status> {
         let ticket = serde_json::to_vec(ask);
         let ticket = ticket.map_err(|error| Status::internal(error.to_string()))?;
-        let mut client = self.client(holder)?;
+        let mut client = self.client(address)?;
         let answer = client.do_get(self.request(Ticket::new(ticket))).await?;
         Ok(answer.into_inner())
     }
@@ -193,16 +195,16 @@ impl Peers {
     pub async fn state(
         &self,
         partition: u32,
-        holder: &str,
+        address: &str,
     ) -> Result<impl Stream<Item = Result<Bytes>> + use<>> {
-        let from = holder.to_owned();
+        let from = address.to_owned();
         let failed = move |status: Status| {
             let said = status.message();
             retryable(format!(
                 "state of partition {partition} from {from}: {said}"
             ))
         };
-        let pieces = self.get(&Ask::State { partition }, holder).await;
+        let pieces = self.get(&DataRequest::State { partition }, address).await;
         let pieces = pieces.map_err(&failed)?;
         Ok(pieces.map(move |piece| piece.map(|piece| piece.data_body).map_err(&failed)))
     }
@@ -214,7 +216,7 @@ impl Peers {
         worker: &str,
     ) -> Result<Vec<TaskState>, Status> {
         let asked = async {
-            let states = joined(self.get(&Ask::Tasks(tasks), worker).await?).await?;
+            let states = joined(self.get(&DataRequest::Tasks(tasks), worker).await?).await?;
             serde_json::from_slice(&states).map_err(|error| Status::data_loss(error.to_string()))
         };
         let late = || Status::deadline_exceeded("no answer");
@@ -228,11 +230,11 @@ impl Peers {
         &self,
         (output, name): (usize, &str),
         kept: CachedId,
-        holder: &str,
+        address: &str,
     ) -> Result<Prepared> {
         let prepared = async {
-            let ask = Ask::Prepare { output, kept };
-            let prepared = joined(self.get(&ask, holder).await?).await?;
+            let ask = DataRequest::Prepare { output, kept };
+            let prepared = joined(self.get(&ask, address).await?).await?;
             Ok(Prepared(prepared))
         };
         prepared
@@ -242,7 +244,7 @@ impl Peers {
                     output: name.to_owned(),
                     cause: BoxError::from(status.message()).into(),
                 },
-                _ => retryable(format!("output {name} at {holder}: {}", status.message())),
+                _ => retryable(format!("output {name} at {address}: {}", status.message())),
             })
     }
 

@@ -18,17 +18,17 @@ const STANDBY_DELTA_BYTES: usize = 64 << 20;
 
 /// Cached output partitions of this worker's tasks, until their batch is forgotten.
 #[derive(Debug, Default)]
-pub struct DatasetCache(Mutex<Kept>);
+pub struct DatasetCache(Mutex<CacheEntries>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CacheEntries {
     rows: BTreeMap<CachedId, Rows>,
     /// Bytes of the state as last sent to a standby, by partition.
     sent: HashMap<usize, usize>,
 }
 
 impl DatasetCache {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, CacheEntries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,16 +49,16 @@ impl DatasetCache {
 
     /// Records the bytes sent so far.
     pub fn sending(&self, partition: usize, bytes: usize) {
-        let mut kept = self.lock();
-        let sent = kept.sent.entry(partition).or_default();
+        let mut entries = self.lock();
+        let sent = entries.sent.entry(partition).or_default();
         *sent = bytes.max(*sent);
     }
 
     /// Drops everything up to this batch, except deltas in these slots of these partitions after these versions.
     pub fn forget_to(&self, batch: BatchTime, but: &[(u32, BatchTime)], slots: &[usize]) {
-        let mut kept = self.lock();
+        let mut entries = self.lock();
         if but.is_empty() {
-            kept.rows.retain(|id, _| id.batch > batch);
+            entries.rows.retain(|id, _| id.batch > batch);
             return;
         }
         let since: HashMap<_, _> = but
@@ -70,7 +70,7 @@ impl DatasetCache {
             slots.contains(&id.slot) && since.get(&id.partition).is_some_and(after)
         };
         let mut bytes = HashMap::<usize, usize>::new();
-        kept.rows.retain(|id, rows| {
+        entries.rows.retain(|id, rows| {
             let keep = id.batch > batch || needed(id);
             if keep && id.batch <= batch {
                 let size = rows.iter().map(RecordBatch::get_array_memory_size);
@@ -79,14 +79,15 @@ impl DatasetCache {
             keep
         });
         for (partition, bytes) in bytes {
-            let most = kept.sent.get(&partition).copied();
+            let most = entries.sent.get(&partition).copied();
             if bytes > most.unwrap_or_default().max(STANDBY_DELTA_BYTES) {
                 tracing::debug!(
                     partition,
                     bytes,
                     "dropped deltas that a standby lacks: it will get the whole state"
                 );
-                kept.rows
+                entries
+                    .rows
                     .retain(|id, _| id.partition != partition || id.batch > batch);
             }
         }

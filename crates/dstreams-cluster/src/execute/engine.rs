@@ -33,11 +33,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::transport::Server;
 
-use super::front::{Admitted, Failures, Front};
 use super::launch::{Launcher, MESSAGE};
 use super::placement::Placement;
+use super::scheduler_proxy::{Admitted, Failures, SchedulerProxy};
 use super::task_error::clip;
-use super::watch::{LOOK, TaskWatch};
+use super::watch::{CHECK_INTERVAL, TaskWatch};
 use crate::data::{CONNECTIONS, Peers};
 use crate::plan::Codec;
 use crate::plan::{TaskName, TaskState};
@@ -159,7 +159,7 @@ impl ClusterEngine {
         );
         scheduler.init().await.map_err(failed)?;
         let serving = CancellationToken::new();
-        let front = Front {
+        let front = SchedulerProxy {
             scheduler: scheduler.clone(),
             failures: Arc::clone(&failures),
             admitted: Arc::clone(&admitted),
@@ -233,7 +233,7 @@ impl ClusterEngine {
     /// Waits until the job has ended; watches it meanwhile.
     async fn wait(&self, job: &JobId, running: &mut RunningJob) -> Result<JobState> {
         let mut watch = TaskWatch::new();
-        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+        let mut looks = tokio::time::interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unknown = 0;
         loop {

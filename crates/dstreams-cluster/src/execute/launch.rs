@@ -16,7 +16,7 @@ use ballista_scheduler::state::task_manager::TaskLauncher;
 use bytesize::ByteSize;
 use dstreams::Error;
 
-use super::front::Failures;
+use super::scheduler_proxy::Failures;
 use super::task_error::TaskError;
 
 /// The most bytes of several tasks in one message.

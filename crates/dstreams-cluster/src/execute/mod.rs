@@ -7,10 +7,10 @@
 
 mod dataset_cache;
 mod engine;
-mod front;
 mod launch;
 mod placement;
 mod pool;
+mod scheduler_proxy;
 mod task_error;
 mod task_runner;
 mod tasks;

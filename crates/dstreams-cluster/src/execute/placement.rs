@@ -62,7 +62,7 @@ impl Placement {
 }
 
 /// A worker, and the number of further tasks that it can run.
-struct Room<'b> {
+struct FreeSlots<'b> {
     budget: &'b mut AvailableVcores,
     tasks: usize,
 }
@@ -81,12 +81,12 @@ impl DistributionPolicy for Placement {
             ordered.push((count(info, &mut running).await, job, info));
         }
         ordered.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
-        let mut rooms = {
+        let mut free_slots = {
             let workers = self.lock();
             let room = |budget| room(budget, &workers, &running);
             budgets.into_iter().map(room).collect::<Vec<_>>()
         };
-        rooms.sort_by(|a, b| a.budget.executor_id.cmp(&b.budget.executor_id));
+        free_slots.sort_by(|a, b| a.budget.executor_id.cmp(&b.budget.executor_id));
         let mut bound = Vec::new();
         for (_, job, info) in ordered {
             let mut graph = info.execution_graph.write().await;
@@ -94,7 +94,7 @@ impl DistributionPolicy for Placement {
             let mut seen = Vec::new();
             while let Some(stage) = graph.fetch_running_stage(&seen) {
                 seen.push(stage.stage_id);
-                bind_stage(stage, job, &session, &mut rooms, &mut bound);
+                bind_stage(stage, job, &session, &mut free_slots, &mut bound);
             }
         }
         Ok(bound)
@@ -125,29 +125,29 @@ fn room<'b>(
     budget: &'b mut AvailableVcores,
     workers: &Workers,
     running: &HashMap<String, usize>,
-) -> Room<'b> {
+) -> FreeSlots<'b> {
     let worker = &budget.executor_id;
     let cores = workers.get(worker).map_or(0, |(cores, _)| *cores);
     let tasks = cores.saturating_sub(running.get(worker).copied().unwrap_or_default());
-    Room { budget, tasks }
+    FreeSlots { budget, tasks }
 }
 
 fn bind_stage(
     stage: &mut RunningStage,
     job: &JobId,
     session: &str,
-    rooms: &mut [Room<'_>],
+    free_slots: &mut [FreeSlots<'_>],
     bound: &mut Vec<BoundTask>,
 ) {
     let places = places(&stage.plan);
     let mut waiting = Vec::new();
     for partition in stage.pending.next_slice(usize::MAX) {
         let place = places.get(partition).cloned().unwrap_or_default();
-        let Some(at) = choose(&place, partition, rooms) else {
+        let Some(at) = choose(&place, partition, free_slots) else {
             waiting.push(partition);
             continue;
         };
-        let room = &mut rooms[at];
+        let room = &mut free_slots[at];
         let executor = room.budget.executor_id.clone();
         room.budget.vcores = room.budget.vcores.saturating_sub(1);
         room.tasks -= 1;
@@ -176,10 +176,10 @@ fn bind_stage(
 }
 
 /// The worker for a task, if one has a free core.
-fn choose(place: &Place, partition: usize, rooms: &[Room<'_>]) -> Option<usize> {
-    let free = |at: &usize| rooms[*at].tasks > 0;
+fn choose(place: &Place, partition: usize, free_slots: &[FreeSlots<'_>]) -> Option<usize> {
+    let free = |at: &usize| free_slots[*at].tasks > 0;
     let preferred = place.prefer.iter().find_map(|worker| {
-        let at = rooms
+        let at = free_slots
             .iter()
             .position(|room| room.budget.executor_id == *worker)?;
         free(&at).then_some(at)
@@ -189,7 +189,7 @@ fn choose(place: &Place, partition: usize, rooms: &[Room<'_>]) -> Option<usize> 
         None if preferred.is_some() => return preferred,
         None => {}
     }
-    let count = rooms.len();
+    let count = free_slots.len();
     (0..count).map(|step| (partition + step) % count).find(free)
 }
 

@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
-use dstreams::internal::said;
+use dstreams::internal::engine_message;
 use dstreams::{Error, Operator};
 use serde::{Deserialize, Serialize};
 
@@ -45,8 +45,10 @@ impl TaskError {
         let (kind, operator, message) = match error {
             Error::Panic { operator, message } => (Kind::Panic, Some(operator), message.clone()),
             Error::Record { operator, message } => (Kind::Record, Some(operator), message.clone()),
-            Error::Operator { operator, cause } => (Kind::Operator, Some(operator), said(cause)),
-            Error::Engine(cause) => (Kind::Other, None, said(cause)),
+            Error::Operator { operator, cause } => {
+                (Kind::Operator, Some(operator), engine_message(cause))
+            }
+            Error::Engine(cause) => (Kind::Other, None, engine_message(cause)),
             other => (Kind::Other, None, other.to_string()),
         };
         TaskError {

@@ -15,8 +15,8 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use dstreams::internal::{
-    BlockStore, Datasets, Installs, Partitions, Plans, ProbeStep, Slot, Stage, States, Step, point,
-    run_task,
+    BlockStore, Datasets, Partitions, Plans, ProbeStep, Slot, Stage, StateInstaller, States, Step,
+    point, run_task,
 };
 use dstreams::{BatchTime, Operator};
 use futures::{StreamExt, TryStreamExt};
@@ -35,7 +35,7 @@ pub struct TaskRunner {
     pub plans: Arc<Plans>,
     pub states: States,
     pub store: Arc<BlockStore>,
-    pub kept: DatasetCache,
+    pub cache: DatasetCache,
     pub peers: Peers,
     /// The engine's tasks that run or have ended here.
     pub tasks: Arc<TaskLog>,
@@ -84,7 +84,7 @@ impl TaskRunner {
             plans,
             states,
             store: Arc::new(store),
-            kept: DatasetCache::default(),
+            cache: DatasetCache::default(),
             peers,
             tasks: Arc::default(),
             era: RwLock::default(),
@@ -121,7 +121,7 @@ impl TaskRunner {
         for read in &spec.reads {
             let mut held = Vec::with_capacity(read.slices.len());
             for slice in &read.slices {
-                held.push(self.here(&slice.part.source).await?);
+                held.push(self.local_rows(&slice.part.source).await?);
             }
             let rows = self.peers.read(&read.slices, held).await?;
             datasets.add(read.slot, read.partition, rows);
@@ -133,7 +133,7 @@ impl TaskRunner {
                 let takes_in = window.input_at.has(header.batch);
                 if takes_in {
                     // For the standby, which installs it after the batch.
-                    self.keep(header, window.from, spec.task, &delta)?;
+                    self.cache_partition(header, window.from, spec.task, &delta)?;
                 }
                 let (at, due) = (window.state, window.at.has(header.batch));
                 // Closures of the program may run in it.
@@ -167,7 +167,7 @@ impl TaskRunner {
     }
 
     /// Rejects changes by tasks of runs before this era from now on.
-    pub fn void(&self, era: u32) {
+    pub fn invalidate(&self, era: u32) {
         let mut now = self.era.write().unwrap_or_else(PoisonError::into_inner);
         *now = era.max(*now);
     }
@@ -254,14 +254,14 @@ impl TaskRunner {
             Exit::Keep => {
                 let slot = into(&self.plans.of(header.many).steps[header.step]);
                 let rows: Vec<_> = output.into_iter().flatten().collect();
-                self.keep(header, slot, task, &rows)?;
+                self.cache_partition(header, slot, task, &rows)?;
                 Ok(Vec::new())
             }
         }
     }
 
     /// Caches a partition until the batch is forgotten.
-    fn keep(
+    fn cache_partition(
         &self,
         header: &StepHeader,
         slot: Slot,
@@ -275,18 +275,18 @@ impl TaskRunner {
             partition,
         };
         let rows = rows.iter().map(compact).collect::<Result<Vec<_>>>()?;
-        self.kept.insert(id, rows);
+        self.cache.insert(id, rows);
         Ok(())
     }
 
     /// The rows of a source, if they are on this worker.
-    pub async fn here(&self, source: &Source) -> dstreams::Result<Option<Vec<RecordBatch>>> {
+    pub async fn local_rows(&self, source: &Source) -> dstreams::Result<Option<Vec<RecordBatch>>> {
         Ok(match source {
             Source::Block(id) => {
                 let block = self.store.fetch(*id).await?;
                 block.map(|block| block.batches.clone())
             }
-            Source::Kept(id) => self.kept.get(id).map(|rows| rows.to_vec()),
+            Source::Kept(id) => self.cache.get(id).map(|rows| rows.to_vec()),
             Source::State {
                 state,
                 partition,

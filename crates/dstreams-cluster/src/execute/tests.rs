@@ -12,7 +12,7 @@ use dstreams::{BatchTime, Queue, StreamContext};
 
 use super::ClusterEngine;
 use super::engine::scheduler_config;
-use super::front::REPORTS_TO_LOSE;
+use super::scheduler_proxy::REPORTS_TO_LOSE;
 use crate::data::{Peers, Token};
 use crate::plan::Codec;
 use crate::{Master, MasterOptions, WorkerOptions, run_worker};

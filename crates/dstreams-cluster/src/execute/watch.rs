@@ -22,7 +22,7 @@ use crate::plan::{TaskName, TaskState};
 use crate::retry::retryable;
 
 /// How often a job is checked.
-pub const LOOK: Duration = if cfg!(test) {
+pub const CHECK_INTERVAL: Duration = if cfg!(test) {
     Duration::from_millis(50)
 } else {
     Duration::from_secs(1)

@@ -20,14 +20,17 @@ pub struct Directory {
 impl Directory {
     /// The directory of a program, if it has one.
     pub fn of(parts: &Description) -> Option<Self> {
-        let kept = parts.kept()?;
-        let owner = Owner::of(&kept.dir);
+        let state_directory = parts.directory()?;
+        let owner = Owner::of(&state_directory.dir);
         Some(Directory {
-            path: kept.dir.display().to_string(),
+            path: state_directory.dir.display().to_string(),
             owner: owner
                 .map(|owner| owner.name)
                 .map_err(|error| error.to_string()),
-            checkpoints: kept.checkpoints.as_ref().map(|store| store.place()),
+            checkpoints: state_directory
+                .checkpoints
+                .as_ref()
+                .map(|store| store.place()),
         })
     }
 

@@ -49,14 +49,14 @@ impl<M> Clone for Sender<M> {
 
 impl<M: Serialize> Sender<M> {
     /// Queues a message; never blocks. Without effect when the link has broken, which its reader notices.
-    pub fn say(&self, message: &M) {
+    pub fn send(&self, message: &M) {
         match serde_json::to_vec(message) {
-            Ok(json) => self.send(json.into(), MAX_UNSENT),
+            Ok(json) => self.queue(json.into(), MAX_UNSENT),
             Err(error) => tracing::error!(%error, "cannot serialize a message as JSON"),
         }
     }
 
-    fn send(&self, message: Bytes, bound: usize) {
+    fn queue(&self, message: Bytes, bound: usize) {
         if self.full.is_cancelled() {
             return;
         }
@@ -179,7 +179,7 @@ mod tests {
     /// Sends messages; returns the size of the largest frame, and the messages received.
     fn over<M: Serialize + DeserializeOwned>(messages: &[M]) -> (usize, Vec<M>) {
         let (sender, frames) = channel();
-        messages.iter().for_each(|message| sender.say(message));
+        messages.iter().for_each(|message| sender.send(message));
         let waiting = Arc::clone(&sender.waiting);
         drop(sender);
         let mut largest = 0;
@@ -326,11 +326,11 @@ mod tests {
         let (slow, unread) = channel::<String>();
         let (other, read) = channel::<String>();
         for _ in 0..2 {
-            slow.send(vec![b'x'; 6].into(), 10);
+            slow.queue(vec![b'x'; 6].into(), 10);
             assert!(slow.is_full().now_or_never().is_none());
-            other.say(&"x".into());
+            other.send(&"x".into());
         }
-        slow.send(vec![b'x'; 6].into(), 10);
+        slow.queue(vec![b'x'; 6].into(), 10);
         assert!(slow.is_full().now_or_never().is_some());
         assert!(slow.waiting.load(Ordering::Relaxed) < 30);
         drop((slow, other));
@@ -344,7 +344,7 @@ mod tests {
         let (sender, frames) = channel::<String>();
         let mut frames = std::pin::pin!(frames);
         for _ in 0..100 {
-            sender.send(vec![b'x'; 6].into(), 5);
+            sender.queue(vec![b'x'; 6].into(), 5);
             frames.next().now_or_never().unwrap().unwrap();
         }
         assert!(sender.is_full().now_or_never().is_none());

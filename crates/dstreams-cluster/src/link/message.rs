@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dstreams::internal::{Before, PartAt, WrittenFile};
-use dstreams_control::cluster::{Mark, StoredBlock};
-use dstreams_control::durable::Covered;
+use dstreams::internal::{PartAt, PreviousBatch, WrittenFile};
+use dstreams_control::cluster::{ProducerOffset, StoredBlock};
+use dstreams_control::durable::CheckpointedBlocks;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +82,7 @@ pub enum ToMaster {
     /// Parts of a source are gone for good.
     PartsGone { input: u32, parts: Vec<String> },
     /// Periodic numbers for the status.
-    Holds(Holds),
+    Holds(WorkerUsage),
     /// The snapshot of state for a checkpoint is complete: later installs are not in it.
     Taken { checkpoint: u64 },
     /// The checkpoint's file is written, or why not.
@@ -102,21 +102,24 @@ pub struct BlockReport {
 
 impl From<BlockReport> for StoredBlock {
     fn from(held: BlockReport) -> Self {
-        let marks = held.marks.into_iter().map(|(input, producer, last)| Mark {
-            input,
-            producer: producer.into(),
-            last,
-        });
+        let marks = held
+            .marks
+            .into_iter()
+            .map(|(input, producer, last)| ProducerOffset {
+                input,
+                producer: producer.into(),
+                last,
+            });
         StoredBlock {
             meta: held.meta,
-            marks: marks.collect(),
+            offsets: marks.collect(),
         }
     }
 }
 
 /// Counts and sizes of the data on a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Holds {
+pub struct WorkerUsage {
     pub blocks: usize,
     pub block_memory: usize,
     pub kept: usize,
@@ -190,7 +193,7 @@ pub enum ToWorker {
     Install {
         batch: BatchTime,
         /// The batch before it, if that is known.
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         attempt: u32,
         partition: u32,
         /// States and the slots of their deltas.
@@ -222,7 +225,10 @@ pub enum ToWorker {
         since: Vec<(u32, Vec<Option<BatchTime>>)>,
     },
     /// There is a checkpoint of this batch; it covers these blocks.
-    Covered { batch: BatchTime, blocks: Covered },
+    Covered {
+        batch: BatchTime,
+        blocks: CheckpointedBlocks,
+    },
     /// The program has ended.
     End,
 }

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 pub use directory::Directory;
 pub use frames::{LinkReceiver, Sender, channel};
-pub use message::{BlockReport, Holds, ToMaster, ToWorker, VERSION};
+pub use message::{BlockReport, ToMaster, ToWorker, VERSION, WorkerUsage};
 
 /// Number and size of the samples of the program's file that its build id hashes: some milliseconds
 /// of reading, even for a file of hundreds of megabytes.

@@ -96,10 +96,10 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
         (any::<u32>(), prop::collection::vec(text(), 0..3))
             .prop_map(|(input, parts)| ToMaster::PartsGone { input, parts }),
         (any::<usize>(), letters).prop_map(|(blocks, dead_letters)| {
-            ToMaster::Holds(Holds {
+            ToMaster::Holds(WorkerUsage {
                 blocks,
                 dead_letters,
-                ..Holds::default()
+                ..WorkerUsage::default()
             })
         }),
         (number(), text()).prop_map(|(checkpoint, why)| ToMaster::Written {

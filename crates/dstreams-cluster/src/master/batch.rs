@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dstreams::arrow::array::RecordBatch;
-use dstreams::internal::{Before, Dataset, Plans, tasks_for};
+use dstreams::internal::{Dataset, Plans, PreviousBatch, tasks_for};
 use dstreams::{Error, Result};
 use dstreams_control::{BatchTime, BlockMeta};
 
@@ -15,7 +15,7 @@ use super::hub::Hub;
 use super::state_versions::lost_state;
 use crate::execute::{ClusterEngine, session_config};
 use crate::plan::check;
-use crate::plan::{Binding, Gate, Job, Shapes, Way};
+use crate::plan::{Binding, Delivery, Gate, Job, Shapes};
 use crate::retry::retryable;
 use crate::worker::engine_name;
 
@@ -64,9 +64,9 @@ impl BatchRunner {
         let snapshot = self.states.snapshot(Some(batch)).await;
         let rows = self.rows.state(state, batch, &snapshot).await?;
         let cluster = self.hub.lock();
-        let now = cluster.holders(snapshot.holders.len());
-        let mut all = snapshot.holders.iter().zip(now);
-        match all.all(|(then, now)| now.is_some_and(|now| now.holder == then.holder)) {
+        let now = cluster.assignments(snapshot.assignments.len());
+        let mut all = snapshot.assignments.iter().zip(now);
+        match all.all(|(then, now)| now.is_some_and(|now| now.primary == then.primary)) {
             true => Ok(rows),
             false => Err(retryable("a partition of the state has moved")),
         }
@@ -76,7 +76,7 @@ impl BatchRunner {
     pub async fn run(
         &self,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         attempt: u32,
         wanted: (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
@@ -93,7 +93,7 @@ impl BatchRunner {
     async fn run_with_retries(
         &self,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         attempt: u32,
         (blocks, wanted): (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
@@ -120,7 +120,7 @@ impl BatchRunner {
             // Tasks on state run only on its primary; the engine moves all others to other workers.
             let done = tokio::select! {
                 done = run => done,
-                lost = self.hub.until(|state| snapshot.lost_holder(state)) => {
+                lost = self.hub.until(|state| snapshot.lost_primary(state)) => {
                     let message = format!("worker {lost}, the primary of a partition of state, was lost");
                     Some(Err(retryable(message)))
                 }
@@ -141,7 +141,7 @@ impl BatchRunner {
 
     async fn run_jobs(
         &self,
-        (batch, before, attempt): (BatchTime, Option<Before>, u32),
+        (batch, before, attempt): (BatchTime, Option<PreviousBatch>, u32),
         (blocks, wanted): (&[BlockMeta], Wanted),
         snapshot: &Snapshot,
         gate: &Gate,
@@ -153,12 +153,12 @@ impl BatchRunner {
             .rows
             .inputs(blocks, if many { self.plans.tasks } else { 1 })?;
         let (shape, new) = self.shapes.of(&self.plans, many, batch)?;
-        let holders: Vec<_> = snapshot
-            .holders
+        let primaries: Vec<_> = snapshot
+            .assignments
             .iter()
-            .map(|h| engine_name(h.holder.0))
+            .map(|h| engine_name(h.primary.0))
             .collect();
-        let mut kept = HashMap::new();
+        let mut cached_at = HashMap::new();
         for roots in &shape.jobs {
             let binding = Binding {
                 plans: &self.plans,
@@ -168,9 +168,9 @@ impl BatchRunner {
                 attempt,
                 era: snapshot.era,
                 inputs: &inputs,
-                holders: &holders,
+                primaries: &primaries,
                 gate,
-                kept: &kept,
+                cached_at: &cached_at,
                 names: &snapshot.names,
             };
             let job = Job::new(&shape, roots, &binding)?;
@@ -193,7 +193,7 @@ impl BatchRunner {
                         "the worker that ran partition {output:?} was lost"
                     )));
                 };
-                kept.insert(*output, address.clone());
+                cached_at.insert(*output, address.clone());
             }
         }
         if self.states.any() {
@@ -213,11 +213,11 @@ impl BatchRunner {
                 continue;
             }
             let dataset = match (shape.ways[slot.0], inputs.get(slot.0)) {
-                (Some(Way::Input), Some(input)) => {
+                (Some(Delivery::Input), Some(input)) => {
                     Dataset::Rows(Arc::new(self.rows.blocks(input).await?))
                 }
                 _ => {
-                    let parts = kept.iter().filter(|((of, _), _)| *of == slot.0);
+                    let parts = cached_at.iter().filter(|((of, _), _)| *of == slot.0);
                     let mut parts: Vec<_> = parts.map(|((_, p), at)| (*p, at)).collect();
                     parts.sort_by_key(|(partition, _)| *partition);
                     self.rows

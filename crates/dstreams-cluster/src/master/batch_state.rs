@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dstreams::internal::{Before, Plans, Step, Template};
+use dstreams::internal::{Plans, PreviousBatch, Step, Template};
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::WorkerId;
 
-use super::cluster_state::{ClusterState, Holders};
+use super::cluster_state::{Assignment, ClusterState};
 use super::hub::Hub;
 use crate::execute::ClusterEngine;
 use crate::link::ToWorker;
@@ -20,16 +20,16 @@ pub struct Snapshot {
     pub names: HashMap<String, String>,
     /// Their addresses, by name in the engine.
     pub addresses: HashMap<String, String>,
-    pub holders: Vec<Holders>,
+    pub assignments: Vec<Assignment>,
     /// Number of times that the states had been rebuilt.
     pub era: u32,
 }
 
 impl Snapshot {
     /// A primary that has been lost.
-    pub fn lost_holder(&self, state: &ClusterState) -> Option<WorkerId> {
-        let mut holders = self.holders.iter().map(|of| of.holder);
-        holders.find(|holder| !state.roster.contains(*holder))
+    pub fn lost_primary(&self, state: &ClusterState) -> Option<WorkerId> {
+        let mut primaries = self.assignments.iter().map(|of| of.primary);
+        primaries.find(|primary| !state.roster.contains(*primary))
     }
 }
 
@@ -85,14 +85,14 @@ impl BatchStates {
                 let joined = state.roster.joined();
                 let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
                 let addresses: HashMap<_, _> = joined.collect();
-                let holders: Option<Vec<_>> = state.holders(self.partitions()).collect();
-                let holders = holders?;
+                let assignments: Option<Vec<_>> = state.assignments(self.partitions()).collect();
+                let assignments = assignments?;
                 // A standby that took over must have all committed batches first.
                 let wanted = self.committed().max(batch);
-                let up_to_date = |(partition, of): (u32, &Holders)| {
-                    state.versions.version(of.holder, partition) >= wanted
+                let up_to_date = |(partition, of): (u32, &Assignment)| {
+                    state.versions.version(of.primary, partition) >= wanted
                 };
-                if addresses.is_empty() || !(0..).zip(&holders).all(up_to_date) {
+                if addresses.is_empty() || !(0..).zip(&assignments).all(up_to_date) {
                     return None;
                 }
                 let names = addresses
@@ -100,7 +100,7 @@ impl BatchStates {
                     .map(|(name, at)| (at.clone(), name.clone()));
                 Some(Snapshot {
                     names: names.collect(),
-                    holders,
+                    assignments,
                     addresses,
                     era: state.versions.era(),
                 })
@@ -117,14 +117,14 @@ impl BatchStates {
         after: Option<BatchTime>,
         snapshot: &Snapshot,
     ) -> bool {
-        let holders = &snapshot.holders;
+        let assignments = &snapshot.assignments;
         let all_there = |state: &ClusterState| {
-            let mut all = (0..).zip(holders);
+            let mut all = (0..).zip(assignments);
             // A checkpoint must see the state as of the previous batch, and no later one.
             let stays = !state.round.is_taking();
             stays
                 && self.committed() >= after
-                && all.all(|(p, of)| state.versions.version(of.holder, p) >= after)
+                && all.all(|(p, of)| state.versions.version(of.primary, p) >= after)
         };
         if all_there(&self.hub.lock()) {
             gate.open();
@@ -134,10 +134,10 @@ impl BatchStates {
             if all_there(state) {
                 return Some(true);
             }
-            let stays = |(now, then): (Option<Holders>, &Holders)| {
-                now.is_some_and(|now| now.holder == then.holder)
+            let stays = |(now, then): (Option<Assignment>, &Assignment)| {
+                now.is_some_and(|now| now.primary == then.primary)
             };
-            let mut now = state.holders(holders.len()).zip(holders);
+            let mut now = state.assignments(assignments.len()).zip(assignments);
             let all_stay = now.all(stays) && state.versions.era() == snapshot.era;
             (!all_stay).then_some(false)
         });
@@ -153,13 +153,13 @@ impl BatchStates {
     /// had all batches before.
     pub async fn install(
         &self,
-        (batch, before, attempt): (BatchTime, Option<Before>, u32),
+        (batch, before, attempt): (BatchTime, Option<PreviousBatch>, u32),
         states: &[(usize, usize)],
         snapshot: &Snapshot,
     ) {
         self.hub.change(|state| {
-            for (partition, ran) in (0u32..).zip(&snapshot.holders) {
-                state.installed(ran.holder, partition, batch, None);
+            for (partition, ran) in (0u32..).zip(&snapshot.assignments) {
+                state.installed(ran.primary, partition, batch, None);
             }
         });
         let (mut told, mut waiting) = (BTreeSet::new(), Vec::new());
@@ -183,7 +183,7 @@ impl BatchStates {
                     .all(|(partition, other)| !lacks(*other, *partition));
                 // One that has become standby since, with all up to the batch before, is needed with this one: the
                 // standby before may be gone.
-                let now = state.holders(snapshot.holders.len());
+                let now = state.assignments(snapshot.assignments.len());
                 let standbys = now.map(|of| of.and_then(|of| of.standby));
                 let followed = (0u32..).zip(standbys).all(|(partition, standby)| {
                     standby.is_none_or(|standby| {
@@ -209,12 +209,12 @@ impl BatchStates {
     /// A partition whose primary will never have all committed batches.
     pub fn stuck(&self, state: &ClusterState) -> Option<u32> {
         let committed = self.committed();
-        let holders = state.holders(self.partitions());
-        let mut all = (0..).zip(holders);
+        let assignments = state.assignments(self.partitions());
+        let mut all = (0..).zip(assignments);
         let stuck = all.find(|(partition, of)| {
             of.is_some_and(|of| {
-                state.versions.is_behind(of.holder, *partition)
-                    && state.versions.version(of.holder, *partition) < committed
+                state.versions.is_behind(of.primary, *partition)
+                    && state.versions.version(of.primary, *partition) < committed
             })
         });
         stuck.map(|(partition, _)| partition)
@@ -236,7 +236,7 @@ pub fn states(template: &Template, shape: &Shape) -> Vec<(usize, usize)> {
 /// Returns those that must.
 fn send_installs(
     state: &ClusterState,
-    (batch, before, attempt): (BatchTime, Option<Before>, u32),
+    (batch, before, attempt): (BatchTime, Option<PreviousBatch>, u32),
     states: &[(usize, usize)],
     snapshot: &Snapshot,
     told: &mut BTreeSet<(u32, WorkerId)>,
@@ -244,15 +244,15 @@ fn send_installs(
     let (mut waiting, known) = (Vec::new(), std::mem::take(told));
     // Not only those of the snapshot, or of the first look: a primary that took over meanwhile does not have the batch
     // yet, and sends its state to new standbys without it.
-    let now = state.holders(snapshot.holders.len());
-    for ((partition, ran), now) in (0u32..).zip(&snapshot.holders).zip(now) {
-        let name = engine_name(ran.holder.0);
+    let now = state.assignments(snapshot.assignments.len());
+    for ((partition, ran), now) in (0u32..).zip(&snapshot.assignments).zip(now) {
+        let name = engine_name(ran.primary.0);
         let (Some(now), Some(from)) = (now, snapshot.addresses.get(&name)) else {
             continue;
         };
-        let others = [Some(now.holder), now.standby, now.next];
+        let others = [Some(now.primary), now.standby, now.next];
         let others = others.into_iter().flatten();
-        for other in others.filter(|other| *other != ran.holder) {
+        for other in others.filter(|other| *other != ran.primary) {
             told.insert((partition, other));
             if known.contains(&(partition, other)) {
                 continue;
@@ -265,9 +265,9 @@ fn send_installs(
                 states: states.to_vec(),
                 from: from.clone(),
             };
-            state.roster.say(other, &install);
+            state.roster.send(other, &install);
             // By what is committed, and not by what the primary had: when the batch runs again, that has it already.
-            if state.is_complete(other, partition) || other == now.holder {
+            if state.is_complete(other, partition) || other == now.primary {
                 waiting.push((partition, other));
             }
         }

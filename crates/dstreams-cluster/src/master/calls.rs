@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, timeout};
 use tonic::{Request, Status, Streaming};
 
+use super::cluster_workers::ClusterWorkers;
 use super::hub::Hub;
-use super::remote::Remote;
 use super::roster::Worker;
 use super::status::BatchWatch;
-use crate::data::{Ask, Calls, Replies, serve_parts};
+use crate::data::{Calls, DataRequest, Replies, serve_parts};
 use crate::link::{
-    Directory, Holds, LinkReceiver, Sender, ToMaster, ToWorker, VERSION, build_id, channel,
+    Directory, LinkReceiver, Sender, ToMaster, ToWorker, VERSION, WorkerUsage, build_id, channel,
 };
 use crate::worker::engine_name;
 
@@ -38,16 +38,16 @@ pub struct MasterCalls {
     /// How long a worker may be silent.
     pub silence: Duration,
     /// Set once the program has started.
-    pub begun: tokio::sync::watch::Sender<Option<Arc<Remote>>>,
+    pub begun: tokio::sync::watch::Sender<Option<Arc<ClusterWorkers>>>,
     pub watch: Arc<BatchWatch>,
     pub this: OnceLock<std::sync::Weak<MasterCalls>>,
 }
 
 impl MasterCalls {
     /// Welcomes a worker, and handles its messages until its link breaks.
-    async fn serve(&self, link: Sender<ToWorker>, mut heard: LinkReceiver<ToMaster>) {
-        let refuse = |reason: String| link.say(&ToWorker::Refused { reason });
-        let greeting = timeout(GREETING_TIMEOUT, heard.next()).await;
+    async fn serve(&self, link: Sender<ToWorker>, mut incoming: LinkReceiver<ToMaster>) {
+        let refuse = |reason: String| link.send(&ToWorker::Refused { reason });
+        let greeting = timeout(GREETING_TIMEOUT, incoming.next()).await;
         let late = |_| Err(Status::deadline_exceeded("no greeting came"));
         let (pid, cores) = match greeting.unwrap_or_else(late) {
             Ok(Some(ToMaster::Hello {
@@ -69,11 +69,11 @@ impl MasterCalls {
             Ok(_) => return refuse("the first message must be a greeting".into()),
         };
         let id = self.hub.lock().roster.number();
-        link.say(&ToWorker::Welcome {
+        link.send(&ToWorker::Welcome {
             worker: id.0,
             arguments: self.arguments.clone(),
         });
-        let address = match heard.next().await {
+        let address = match incoming.next().await {
             Ok(Some(ToMaster::Join {
                 fingerprint,
                 address,
@@ -101,12 +101,12 @@ impl MasterCalls {
             address,
             pid,
             cores,
-            holds: Holds::default(),
+            usage: WorkerUsage::default(),
             joined: false,
         };
         self.hub.change(|state| state.roster.add(id, worker));
         let mut joining = None;
-        if let Err(reason) = self.attend(id, &link, &mut heard, &mut joining).await {
+        if let Err(reason) = self.attend(id, &link, &mut incoming, &mut joining).await {
             tracing::info!(worker = %id, reason, "worker lost");
         }
         if let Some(joining) = joining {
@@ -130,7 +130,7 @@ impl MasterCalls {
         &self,
         id: WorkerId,
         link: &Sender<ToWorker>,
-        heard: &mut LinkReceiver<ToMaster>,
+        incoming: &mut LinkReceiver<ToMaster>,
         joining: &mut Option<JoinHandle<()>>,
     ) -> Result<(), String> {
         let mut begun = self.begun.subscribe();
@@ -148,7 +148,7 @@ impl MasterCalls {
                     if let Some(remote) = remote {
                         let engine = &remote.batches.engine;
                         engine.admit(&engine_name(id.0));
-                        link.say(&ToWorker::Begin {
+                        link.send(&ToWorker::Begin {
                             partitions: remote.batches.plans.tasks,
                             engine: engine.address.clone(),
                             incarnation: remote.incarnation,
@@ -157,7 +157,7 @@ impl MasterCalls {
                     continue;
                 }
                 () = link.is_full() => return Err("it does not read its messages".into()),
-                message = heard.next() => message,
+                message = incoming.next() => message,
                 // Before it is ready it may be silent.
                 _ = ticks.tick(), if joining.is_some() => {
                     silent += 1;
@@ -172,7 +172,7 @@ impl MasterCalls {
                 Ok(Some(ToMaster::Ready)) => {
                     joining.get_or_insert_with(|| self.join_when_registered(id));
                 }
-                Ok(Some(message)) => self.hub.hear(id, message),
+                Ok(Some(message)) => self.hub.handle(id, message),
                 Ok(None) => return Err("it has closed its link".into()),
                 Err(status) => return Err(status.message().to_owned()),
             }
@@ -215,10 +215,11 @@ impl Calls for MasterCalls {
 
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {
         let remote = self.begun.borrow().clone();
-        let (Some(remote), Ask::Rows(parts)) = (remote, Ask::parse(&ticket)?) else {
+        let (Some(remote), DataRequest::Rows(parts)) = (remote, DataRequest::parse(&ticket)?)
+        else {
             return Err(Status::not_found("a master stores its own blocks only"));
         };
-        let here = move |source| std::future::ready(Ok(remote.batches.rows.here(&source)));
+        let here = move |source| std::future::ready(Ok(remote.batches.rows.local_rows(&source)));
         Ok(serve_parts(parts, here))
     }
 
@@ -228,10 +229,10 @@ impl Calls for MasterCalls {
     ) -> Result<Replies<FlightData>, Status> {
         let this = self.this.get().and_then(std::sync::Weak::upgrade);
         let this = this.ok_or_else(|| Status::unavailable("the master has ended"))?;
-        let (link, said) = channel();
-        let heard = LinkReceiver::new(request.into_inner());
-        tokio::spawn(async move { this.serve(link, heard).await });
-        Ok(Box::pin(said.map(Ok)))
+        let (link, outgoing) = channel();
+        let incoming = LinkReceiver::new(request.into_inner());
+        tokio::spawn(async move { this.serve(link, incoming).await });
+        Ok(Box::pin(outgoing.map(Ok)))
     }
 
     async fn info(&self, of: FlightDescriptor) -> Result<FlightInfo, Status> {

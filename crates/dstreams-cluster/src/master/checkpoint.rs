@@ -6,7 +6,7 @@ use dstreams::Result;
 use dstreams::internal::{CheckpointPlan, WrittenFile, state_file};
 use dstreams_control::cluster::WorkerId;
 
-use super::cluster_state::Holders;
+use super::cluster_state::Assignment;
 use super::roster::Roster;
 use super::state_versions::StateVersions;
 use crate::link::ToWorker;
@@ -30,20 +30,20 @@ impl CheckpointRound {
     pub fn begin(
         &mut self,
         plan: &CheckpointPlan,
-        holders: &[Holders],
+        assignments: &[Assignment],
         versions: &StateVersions,
         roster: &Roster,
     ) -> Result<()> {
-        for (partition, Holders { holder, .. }) in (0u32..).zip(holders) {
-            let version = versions.version(*holder, partition);
+        for (partition, Assignment { primary, .. }) in (0u32..).zip(assignments) {
+            let version = versions.version(*primary, partition);
             if version != Some(plan.batch) {
                 let batch = plan.batch;
                 return Err(retryable(format!(
-                    "worker {holder} has partition {partition} as of {version:?}, not of {batch} yet"
+                    "worker {primary} has partition {partition} as of {version:?}, not of {batch} yet"
                 )));
             }
         }
-        let workers: BTreeSet<WorkerId> = holders.iter().map(|of| of.holder).collect();
+        let workers: BTreeSet<WorkerId> = assignments.iter().map(|of| of.primary).collect();
         *self = CheckpointRound {
             number: plan.tried,
             taking: workers.clone(),
@@ -51,8 +51,8 @@ impl CheckpointRound {
             ..CheckpointRound::default()
         };
         for worker in workers {
-            let held = (0u32..).zip(holders).zip(&plan.since);
-            let held = held.filter(|((_, of), _)| of.holder == worker);
+            let held = (0u32..).zip(assignments).zip(&plan.since);
+            let held = held.filter(|((_, of), _)| of.primary == worker);
             let process = format!("{}-{}", plan.incarnation, worker.0);
             let order = ToWorker::Checkpoint {
                 checkpoint: plan.tried,
@@ -61,7 +61,7 @@ impl CheckpointRound {
                     .map(|((partition, _), since)| (partition, since.clone()))
                     .collect(),
             };
-            roster.say(worker, &order);
+            roster.send(worker, &order);
             if !roster.contains(worker) {
                 self.lose(worker);
             }

@@ -16,7 +16,7 @@ pub struct ProducerClaims {
     /// The newest claim's number.
     newest: u64,
     /// The journal entry of the newest lost receivers: producers must not resume elsewhere before it is durable.
-    gone: Option<Ticket>,
+    lost_entry: Option<Ticket>,
 }
 
 impl ProducerClaims {
@@ -39,7 +39,7 @@ impl ProducerClaims {
 
     /// A receiver was lost; the journal entry says so.
     pub fn receiver_lost(&mut self, entry: Ticket) {
-        self.gone = Some(entry);
+        self.lost_entry = Some(entry);
     }
 
     /// Sends a grant, once earlier losses of receivers are durable in the journal.
@@ -49,15 +49,15 @@ impl ProducerClaims {
         link: &Sender<ToWorker>,
         message: ToWorker,
     ) {
-        let (Some(durable), Some(gone)) = (durable, self.gone) else {
-            return link.say(&message);
+        let (Some(durable), Some(lost_entry)) = (durable, self.lost_entry) else {
+            return link.send(&message);
         };
         let (durable, link) = (Arc::clone(durable), link.clone());
         tokio::spawn(async move {
             // If this fails, the next commit ends the program.
             // I3 (ARCHITECTURE.md).
-            if durable.synced(gone).await.is_ok() {
-                link.say(&message);
+            if durable.synced(lost_entry).await.is_ok() {
+                link.send(&message);
             }
         });
     }

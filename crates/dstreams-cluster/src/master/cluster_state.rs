@@ -17,8 +17,8 @@ use crate::retry::retryable;
 
 /// The primary of a partition of state, its standby, and the worker that is receiving the state to become standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holders {
-    pub holder: WorkerId,
+pub struct Assignment {
+    pub primary: WorkerId,
     pub standby: Option<WorkerId>,
     pub next: Option<WorkerId>,
 }
@@ -135,17 +135,17 @@ impl ClusterState {
         if let Some(error) = self.broken() {
             return Err(error);
         }
-        let holders: Option<Vec<_>> = self.holders(partitions).collect();
-        let holders = holders.ok_or_else(|| retryable("a partition has no primary"))?;
+        let assignments: Option<Vec<_>> = self.assignments(partitions).collect();
+        let assignments = assignments.ok_or_else(|| retryable("a partition has no primary"))?;
         self.round
-            .begin(plan, &holders, &self.versions, &self.roster)
+            .begin(plan, &assignments, &self.versions, &self.roster)
     }
 
     /// The primary and standbys of each partition of state.
-    pub fn holders(&self, partitions: usize) -> impl Iterator<Item = Option<Holders>> {
+    pub fn assignments(&self, partitions: usize) -> impl Iterator<Item = Option<Assignment>> {
         (0..partitions as u32).map(|partition| {
-            Some(Holders {
-                holder: self.machine.holder(partition)?,
+            Some(Assignment {
+                primary: self.machine.primary(partition)?,
                 standby: self.machine.standby(partition),
                 next: self.machine.next(partition),
             })
@@ -164,8 +164,8 @@ impl ClusterState {
         let input = input
             .or_else(|| self.machine.input_of(receiver))
             .unwrap_or_else(|| u32::try_from(receiver.0).unwrap_or_default());
-        let holders = self.machine.holders(block).iter();
-        let addresses = holders.filter_map(|id| self.roster.address(*id));
+        let stored_on = self.machine.stored_on(block).iter();
+        let addresses = stored_on.filter_map(|id| self.roster.address(*id));
         (input, addresses.collect())
     }
 
@@ -197,18 +197,19 @@ impl ClusterState {
                 worker,
                 input,
                 receiver,
-                positions,
-            } => self.receive(worker, (input, receiver), &positions),
+                offsets,
+            } => self.receive(worker, (input, receiver), &offsets),
             ClusterCommand::Peer { worker, to } => {
                 let to = to.and_then(|to| Some((to.0, self.roster.address(to)?)));
-                self.roster.say(worker, &ToWorker::Peer { to });
+                self.roster.send(worker, &ToWorker::Peer { to });
             }
             ClusterCommand::Fence { at, lost } => {
-                self.roster.say(at, &ToWorker::Fence { lost: lost.0 });
+                self.roster.send(at, &ToWorker::Fence { lost: lost.0 });
             }
-            ClusterCommand::Gone { receiver, blocks } => {
+            ClusterCommand::ReceiverLost { receiver, blocks } => {
                 if let Some(durable) = &self.durable {
-                    self.claims.receiver_lost(durable.gone(receiver, &blocks));
+                    self.claims
+                        .receiver_lost(durable.receiver_lost(receiver, &blocks));
                 }
                 self.mailbox.send(Event::Left { receiver, blocks });
             }
@@ -216,10 +217,10 @@ impl ClusterState {
                 let address = self.roster.address(to).unwrap_or_default();
                 let to = to.0;
                 let copy = ToWorker::Copy { block, to, address };
-                self.roster.say(from, &copy);
+                self.roster.send(from, &copy);
             }
             ClusterCommand::Drop { worker, blocks } => {
-                self.roster.say(worker, &ToWorker::Drop { blocks });
+                self.roster.send(worker, &ToWorker::Drop { blocks });
             }
             ClusterCommand::BlockLost { block } => {
                 tracing::error!(%block, "all replicas of a block are lost");
@@ -235,7 +236,7 @@ impl ClusterState {
             } => self.grant(token, worker, last),
             ClusterCommand::Refuse { token, worker } => {
                 if let Some(token) = self.claims.close(token) {
-                    self.roster.say(worker, &ToWorker::Refuse { token });
+                    self.roster.send(worker, &ToWorker::Refuse { token });
                 }
             }
             ClusterCommand::Revoke {
@@ -249,17 +250,17 @@ impl ClusterState {
                     producer: producer.to_string(),
                     grant: token,
                 };
-                self.roster.say(worker, &revoke);
+                self.roster.send(worker, &revoke);
             }
             ClusterCommand::Assign {
                 partition,
-                holder,
+                primary,
                 standby,
                 next,
             } => {
-                tracing::debug!(partition, %holder, ?standby, ?next, "partition assigned");
+                tracing::debug!(partition, %primary, ?standby, ?next, "partition assigned");
                 if let Some(restore) = self.versions.restore_message(partition) {
-                    self.roster.say(holder, &restore);
+                    self.roster.send(primary, &restore);
                 }
             }
             ClusterCommand::CopyState {
@@ -274,14 +275,14 @@ impl ClusterState {
                     from,
                     copy,
                 };
-                self.roster.say(to, &copy_state);
+                self.roster.send(to, &copy_state);
             }
             ClusterCommand::StateLost { partition, copy } => {
                 if let Err(error) = self.versions.lose_partition(partition, copy) {
                     self.end_with_error(error);
                 }
             }
-            ClusterCommand::Retire { worker } => self.roster.say(worker, &ToWorker::Retire),
+            ClusterCommand::Retire { worker } => self.roster.send(worker, &ToWorker::Retire),
             ClusterCommand::Drained { worker } => {
                 tracing::info!(%worker, "drained");
                 self.roster.drained(worker);
@@ -312,7 +313,7 @@ impl ClusterState {
             receiver,
             positions: positions.collect(),
         };
-        self.roster.say(worker, &receive);
+        self.roster.send(worker, &receive);
         self.receivers.add(worker, receiver);
         self.mailbox.send(Event::Joined { receiver });
     }

@@ -57,7 +57,7 @@ impl BatchRows {
         (output, slot): (usize, usize),
         parts: &[(usize, &String)],
     ) -> Result<Dataset> {
-        let kept = |partition| CachedId {
+        let cached = |partition| CachedId {
             batch,
             attempt,
             slot,
@@ -66,12 +66,12 @@ impl BatchRows {
         if let Some(Some(name)) = self.sinks.get(output) {
             let prepare = parts
                 .iter()
-                .map(|(partition, at)| self.peers.prepare((output, name), kept(*partition), at));
+                .map(|(partition, at)| self.peers.prepare((output, name), cached(*partition), at));
             let prepared = futures::future::try_join_all(prepare).await?;
             return Ok(Dataset::Prepared(prepared));
         }
         let fetches = parts.iter().map(|(partition, at)| async move {
-            let part = Source::Kept(kept(*partition)).into();
+            let part = Source::Kept(cached(*partition)).into();
             self.peers.fetch(&[part], std::iter::once(*at)).await
         });
         let rows = futures::future::try_join_all(fetches).await?;
@@ -85,14 +85,14 @@ impl BatchRows {
         batch: BatchTime,
         snapshot: &Snapshot,
     ) -> Result<Vec<Vec<RecordBatch>>> {
-        let fetches = snapshot.holders.iter().enumerate();
+        let fetches = snapshot.assignments.iter().enumerate();
         let fetches = fetches.map(|(partition, of)| async move {
             let part = Source::State {
                 state,
                 partition,
                 batch,
             };
-            let at = snapshot.addresses.get(&engine_name(of.holder.0));
+            let at = snapshot.addresses.get(&engine_name(of.primary.0));
             self.peers.fetch(&[part.into()], at.into_iter()).await
         });
         futures::future::try_join_all(fetches).await
@@ -100,10 +100,10 @@ impl BatchRows {
 
     /// Asks the primaries of all partitions what is due after a batch.
     pub async fn due(&self, after: BatchTime, snapshot: &Snapshot) -> Result<Option<Due>> {
-        let fetches = snapshot.holders.iter().enumerate();
+        let fetches = snapshot.assignments.iter().enumerate();
         let fetches = fetches.map(|(partition, of)| async move {
             let part = Source::Due { partition, after };
-            let at = snapshot.addresses.get(&engine_name(of.holder.0));
+            let at = snapshot.addresses.get(&engine_name(of.primary.0));
             self.peers.fetch(&[part.into()], at.into_iter()).await
         });
         let rows = futures::future::try_join_all(fetches).await?;
@@ -119,7 +119,9 @@ impl BatchRows {
     pub async fn blocks(&self, tasks: &[Vec<Slice>]) -> Result<Vec<Vec<RecordBatch>>> {
         let mut parts = Vec::new();
         for slices in tasks {
-            let held = slices.iter().map(|slice| self.here(&slice.part.source));
+            let held = slices
+                .iter()
+                .map(|slice| self.local_rows(&slice.part.source));
             parts.push(self.peers.read(slices, held.collect()).await?);
         }
         Ok(parts)
@@ -129,12 +131,12 @@ impl BatchRows {
     pub async fn block(&self, meta: BlockMeta) -> Result<(u32, Arc<Block>)> {
         let began = Instant::now();
         loop {
-            let (input, holders) = self.hub.lock().block(meta.id);
+            let (input, stored_on) = self.hub.lock().block(meta.id);
             if let Some(block) = self.store.get(meta.id) {
                 return Ok((input, block));
             }
             let part = Source::Block(meta.id).into();
-            let error = match self.peers.fetch(&[part], holders.iter()).await {
+            let error = match self.peers.fetch(&[part], stored_on.iter()).await {
                 Ok(rows) => {
                     let block = Block::new(meta.id, rows, meta.bytes as usize, Vec::new());
                     if block.meta.rows == meta.rows {
@@ -152,7 +154,7 @@ impl BatchRows {
                 return Err(broken);
             }
             if began.elapsed() >= RETRY_TIMEOUT {
-                return Err(match holders.is_empty() {
+                return Err(match stored_on.is_empty() {
                     true => Error::LostBlock { block: meta.id },
                     false => error,
                 });
@@ -162,7 +164,7 @@ impl BatchRows {
     }
 
     /// The rows of a source, if they are in this process.
-    pub fn here(&self, source: &Source) -> Option<Vec<RecordBatch>> {
+    pub fn local_rows(&self, source: &Source) -> Option<Vec<RecordBatch>> {
         match source {
             Source::Block(id) => self.store.get(*id).map(|block| block.batches.clone()),
             Source::Kept(_) | Source::State { .. } | Source::Due { .. } => None,

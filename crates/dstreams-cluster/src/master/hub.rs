@@ -45,13 +45,13 @@ impl Hub {
     }
 
     /// Sets the number of partitions of state and the restored data of an earlier process, before any worker joins.
-    pub fn begin(&self, partitions: usize, kept: Option<(&Arc<Durable>, &Restored)>) {
+    pub fn begin(&self, partitions: usize, persisted: Option<(&Arc<Durable>, &Restored)>) {
         let mut config = config(&self.inputs, self.copies, partitions as u32);
         config.max_producers = self.producers;
         let mut state = self.lock();
-        if let Some((durable, restored)) = kept {
+        if let Some((durable, restored)) = persisted {
             config.first_receiver = restored.first_receiver() + self.inputs.len() as u64;
-            config.known = restored.known().collect();
+            config.producer_offsets = restored.producer_offsets().collect();
             config.restored = restored.batch();
             state.durable = Some(Arc::clone(durable));
             state.receivers.add_of_masters(restored.receivers());
@@ -110,7 +110,7 @@ impl Hub {
             state.end();
             if !resumes {
                 for (_, worker) in state.roster.all() {
-                    worker.link.say(&ToWorker::End);
+                    worker.link.send(&ToWorker::End);
                 }
             }
         });
@@ -134,18 +134,18 @@ impl Hub {
         })?;
         self.until(|state| state.roster.may_leave(worker).then_some(()))
             .await;
-        self.lock().roster.say(worker, &ToWorker::End);
+        self.lock().roster.send(worker, &ToWorker::End);
         Ok(())
     }
 
     /// Handles a message of a worker.
-    pub fn hear(&self, id: WorkerId, message: ToMaster) {
+    pub fn handle(&self, id: WorkerId, message: ToMaster) {
         match message {
             ToMaster::Stored { blocks } => {
                 let blocks = self.stored(blocks);
                 self.step(ClusterEvent::Stored { worker: id, blocks });
             }
-            ToMaster::Hear { number } => self.lock().roster.say(id, &ToWorker::Heard { number }),
+            ToMaster::Hear { number } => self.lock().roster.send(id, &ToWorker::Heard { number }),
             ToMaster::Reported {
                 batch,
                 receiver,
@@ -222,9 +222,9 @@ impl Hub {
                 if let Some(durable) = self.durable() {
                     durable.forget(input, &parts);
                 }
-                self.step(ClusterEvent::PartsGone { input, parts });
+                self.step(ClusterEvent::PartsRemoved { input, parts });
             }
-            ToMaster::Holds(holds) => self.lock().roster.holds(id, holds),
+            ToMaster::Holds(usage) => self.lock().roster.usage(id, usage),
             ToMaster::Hello { .. } | ToMaster::Join { .. } | ToMaster::Ready => {}
         }
     }
@@ -284,7 +284,7 @@ mod tests {
     use dstreams::internal::Inbox;
 
     use super::*;
-    use crate::link::{Holds, channel};
+    use crate::link::{WorkerUsage, channel};
     use crate::master::roster::Worker;
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
                 address: String::new(),
                 pid: 0,
                 cores: 1,
-                holds: Holds::default(),
+                usage: WorkerUsage::default(),
                 joined: false,
             };
             state.roster.add(id, worker);

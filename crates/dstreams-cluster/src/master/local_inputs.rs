@@ -17,20 +17,20 @@ pub async fn begin(
     parts: &mut Description,
     hub: &Hub,
     store: &Arc<BlockStore>,
-    kept: Option<(&Arc<Durable>, &Restored)>,
+    persisted: Option<(&Arc<Durable>, &Restored)>,
 ) -> Result<Receivers> {
     let budget = Budget::new(parts.config.block_memory);
     let receivers = Receivers::new(&parts.config, budget)
         .with_record_bytes(RECORD)
         .with_clock(&parts.clock);
-    let durability = of_master(store, &hub.mailbox, kept.map(|(durable, _)| durable));
+    let durability = of_master(store, &hub.mailbox, persisted.map(|(durable, _)| durable));
     let streams = parts.inputs();
     let sources = std::mem::take(&mut parts.sources);
     for ((at, mut source), (name, schema)) in (0u32..).zip(sources).zip(streams) {
         if hub.inputs[at as usize].kind != InputKind::Master {
             continue;
         }
-        let receiver = NewReceiver::of_master(at, kept.map(|(_, restored)| restored));
+        let receiver = NewReceiver::of_master(at, persisted.map(|(_, restored)| restored));
         let intake = receivers.add(receiver, (&name, schema), &durability);
         hub.lock()
             .receivers

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dstreams_control::cluster::WorkerId;
 use tonic::Status;
 
-use crate::link::{Holds, Sender, ToWorker};
+use crate::link::{Sender, ToWorker, WorkerUsage};
 
 /// A connected worker.
 #[derive(Clone)]
@@ -14,7 +14,7 @@ pub struct Worker {
     pub address: String,
     pub pid: u32,
     pub cores: usize,
-    pub holds: Holds,
+    pub usage: WorkerUsage,
     /// Whether it can run tasks.
     pub joined: bool,
 }
@@ -79,23 +79,23 @@ impl Roster {
     }
 
     /// Records the counts and sizes of a worker's data.
-    pub fn holds(&mut self, id: WorkerId, holds: Holds) {
+    pub fn usage(&mut self, id: WorkerId, usage: WorkerUsage) {
         if let Some(worker) = self.workers.get_mut(&id) {
-            worker.holds = holds;
+            worker.usage = usage;
         }
     }
 
     /// Sends a message to one worker.
-    pub fn say(&self, id: WorkerId, message: &ToWorker) {
+    pub fn send(&self, id: WorkerId, message: &ToWorker) {
         if let Some(worker) = self.get(id) {
-            worker.link.say(message);
+            worker.link.send(message);
         }
     }
 
     /// Sends a message to every worker that has joined.
     pub fn broadcast(&self, message: &ToWorker) {
         for (_, worker) in self.joined() {
-            worker.link.say(message);
+            worker.link.send(message);
         }
     }
 

@@ -10,14 +10,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::batch::BatchRunner;
 use super::batch_state::BatchStates;
 use super::calls::MasterCalls;
+use super::cluster_workers::ClusterWorkers;
 use super::datasets::BatchRows;
 use super::hub::Hub;
 use super::inputs::check_inputs;
 use super::local_inputs;
 use super::options::MasterOptions;
-use super::remote::Remote;
 use super::status::{BatchWatch, ClusterStatus};
-use crate::data::{PAUSE, Peers, Reached, Token, host_of, listen, serve};
+use crate::data::{AdvertisedAddress, PAUSE, Peers, Token, host_of, listen, serve};
 use crate::execute::ClusterEngine;
 use crate::link::Directory;
 use crate::plan::Codec;
@@ -33,7 +33,7 @@ pub struct Master {
     calls: Arc<MasterCalls>,
     /// The host on which it listens.
     bound: String,
-    reached: Reached,
+    advertised: AdvertisedAddress,
     serving: DropGuard,
 }
 
@@ -92,7 +92,7 @@ impl Master {
                 source: Arc::new(source),
             })?;
         log_reachable("the master", bound, options.token.is_some());
-        let reached = Reached::at(bound, options.advertise.as_deref());
+        let advertised = AdvertisedAddress::at(bound, options.advertise.as_deref());
         let calls = Arc::new(MasterCalls {
             hub,
             fingerprint: parts.fingerprint(),
@@ -115,14 +115,14 @@ impl Master {
             inbox,
             calls,
             bound: host_of(bound),
-            reached,
+            advertised,
             serving: stop.drop_guard(),
         })
     }
 
     /// The address to which workers and clients connect.
     pub fn address(&self) -> &str {
-        &self.reached.address
+        &self.advertised.address
     }
 
     /// The current status of the cluster.
@@ -144,12 +144,14 @@ impl Master {
             .await;
         let partitions = self.options.partitions.unwrap_or(cores.clamp(2, 128));
         self.parts.open_sinks().await?;
-        let kept = match self.lock.take() {
+        let persisted = match self.lock.take() {
             Some(lock) => Some(self.parts.restore(lock, partitions).await?),
             None => None,
         };
-        let of_kept = kept.as_ref().map(|(durable, restored)| (durable, restored));
-        let partitions = of_kept
+        let of_persisted = persisted
+            .as_ref()
+            .map(|(durable, restored)| (durable, restored));
+        let partitions = of_persisted
             .and_then(|(_, restored)| restored.partitions())
             .unwrap_or(partitions);
         let plans = Arc::new(self.parts.plans(partitions)?);
@@ -158,37 +160,40 @@ impl Master {
         } else {
             partitions
         };
-        hub.begin(state, of_kept);
+        hub.begin(state, of_persisted);
         let codec = Codec::master(Arc::clone(&plans));
         let peers = Peers::new(Token::new(self.options.token.clone()));
         let engine = ClusterEngine::start(
-            (&self.bound, &self.reached.host),
+            (&self.bound, &self.advertised.host),
             codec,
             partitions,
             peers.clone(),
         )
         .await?;
         let store = Arc::<BlockStore>::default();
-        for block in of_kept.iter().flat_map(|(_, restored)| &restored.blocks) {
+        for block in of_persisted
+            .iter()
+            .flat_map(|(_, restored)| &restored.blocks)
+        {
             store.insert(Arc::clone(&block.1));
         }
-        let own = local_inputs::begin(&mut self.parts, &hub, &store, of_kept).await?;
+        let own = local_inputs::begin(&mut self.parts, &hub, &store, of_persisted).await?;
         let rows = BatchRows {
             hub: Arc::clone(&hub),
             peers,
             store,
-            address: self.reached.address.clone(),
+            address: self.advertised.address.clone(),
             sinks: self.parts.sinks(),
         };
-        let committed = of_kept.and_then(|(_, restored)| restored.batch());
+        let committed = of_persisted.and_then(|(_, restored)| restored.batch());
         let states = BatchStates::new(&hub, &plans, committed);
         let rows_per_task = self.parts.config.rows_per_task;
-        let remote = Arc::new(Remote {
+        let remote = Arc::new(ClusterWorkers {
             hub: Arc::clone(&hub),
             batches: BatchRunner::new(engine, rows_per_task, rows, states),
             interval_ms: self.parts.config.interval.as_millis() as u64,
             own: Arc::new(own),
-            incarnation: of_kept.map(|(durable, _)| durable.incarnation()),
+            incarnation: of_persisted.map(|(durable, _)| durable.incarnation()),
         });
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
         let joined = hub.until(|state| {
@@ -196,14 +201,21 @@ impl Master {
             state.broken().map(Err).or(enough)
         });
         joined.await?;
-        let kept = match kept {
+        let persisted = match persisted {
             Some((durable, restored)) => {
                 let controller = replay(&*remote, &durable, restored, &self.parts.config).await?;
                 Some((durable, controller))
             }
             None => None,
         };
-        let running = run_on(self.parts, remote, self.inbox, Default::default(), kept).await?;
+        let running = run_on(
+            self.parts,
+            remote,
+            self.inbox,
+            Default::default(),
+            persisted,
+        )
+        .await?;
         Ok(RunningCluster {
             running,
             calls: self.calls,

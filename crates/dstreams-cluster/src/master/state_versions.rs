@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use dstreams::Error;
-use dstreams::internal::{Earlier, PartAt};
+use dstreams::internal::{PartAt, RecoverySource};
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::WorkerId;
 
@@ -24,7 +24,7 @@ pub struct StateVersions {
     /// Number of times that the state was rebuilt after a batch was set aside.
     era: u32,
     /// `Some` while the state is being rebuilt: whether a primary that had rebuilt it was lost.
-    remaking: Option<bool>,
+    rebuilding: Option<bool>,
 }
 
 /// The parts of a checkpoint from which a partition is restored.
@@ -54,9 +54,9 @@ impl StateVersions {
 
     /// Forgets all versions: primaries restore the state from a checkpoint, or start empty. Returns the message that
     /// makes workers discard theirs, and all changes by tasks that began before.
-    pub fn void(&mut self, from: &Earlier, partitions: usize) -> ToWorker {
+    pub fn invalidate(&mut self, from: &RecoverySource, partitions: usize) -> ToWorker {
         self.era += 1;
-        self.remaking = Some(false);
+        self.rebuilding = Some(false);
         self.installed.clear();
         self.behind.clear();
         self.restore(partitions, from.batch(), 0, |at| from.sources(at));
@@ -64,8 +64,8 @@ impl StateVersions {
     }
 
     /// The state is rebuilt, or that was given up.
-    pub fn remade(&mut self) {
-        self.remaking = None;
+    pub fn rebuilt(&mut self) {
+        self.rebuilding = None;
     }
 
     /// Number of times that the state was rebuilt.
@@ -74,8 +74,8 @@ impl StateVersions {
     }
 
     /// Whether a primary was lost that had rebuilt its state, while others rebuild theirs.
-    pub fn was_lost_while_remaking(&self) -> bool {
-        self.remaking == Some(true)
+    pub fn was_lost_while_rebuilding(&self) -> bool {
+        self.rebuilding == Some(true)
     }
 
     /// The message that makes a primary restore a partition; `None` if it is restored.
@@ -94,7 +94,7 @@ impl StateVersions {
     pub fn lose_partition(&mut self, partition: u32, copy: u64) -> Result<(), Error> {
         match self.restoring.get_mut(&partition) {
             Some(restoring) => restoring.copy = copy,
-            None if self.remaking.is_some() => self.remaking = Some(true),
+            None if self.rebuilding.is_some() => self.rebuilding = Some(true),
             None => return Err(lost_state(partition)),
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use dstreams::{BatchReport, BatchTime, Error, Listener};
 use serde::{Deserialize, Serialize};
 
-use super::cluster_state::Holders;
+use super::cluster_state::Assignment;
 use super::hub::Hub;
 
 /// The status of a cluster.
@@ -95,17 +95,17 @@ impl BatchWatch {
         }
         let state = hub.lock();
         let mut dead_letters: BTreeMap<String, u64> = BTreeMap::new();
-        let holders: Vec<_> = state.holders(128).collect();
+        let assignments: Vec<_> = state.assignments(128).collect();
         for (id, worker) in state.roster.all() {
-            for (stream, count) in &worker.holds.dead_letters {
+            for (stream, count) in &worker.usage.dead_letters {
                 *dead_letters.entry(stream.clone()).or_default() += count;
             }
-            for (operator, count) in &worker.holds.rejected {
+            for (operator, count) in &worker.usage.rejected {
                 *status.rejected.entry(operator.clone()).or_default() += count;
             }
-            let of = |is: &dyn Fn(&Holders) -> bool| {
-                let all = (0..).zip(&holders);
-                let of = all.filter(|(_, holders)| holders.as_ref().is_some_and(is));
+            let of = |is: &dyn Fn(&Assignment) -> bool| {
+                let all = (0..).zip(&assignments);
+                let of = all.filter(|(_, it)| it.as_ref().is_some_and(is));
                 of.map(|(partition, _)| partition).collect()
             };
             status.workers.push(WorkerStatus {
@@ -113,12 +113,12 @@ impl BatchWatch {
                 pid: worker.pid,
                 ingest: worker.address.clone(),
                 cores: worker.cores,
-                blocks: worker.holds.blocks,
-                block_memory: worker.holds.block_memory,
-                kept: worker.holds.kept,
-                holds: of(&|holders| holders.holder == id),
-                stands_by: of(&|holders| holders.standby == Some(id)),
-                resident_memory: worker.holds.resident_memory,
+                blocks: worker.usage.blocks,
+                block_memory: worker.usage.block_memory,
+                kept: worker.usage.kept,
+                holds: of(&|it| it.primary == id),
+                stands_by: of(&|it| it.standby == Some(id)),
+                resident_memory: worker.usage.resident_memory,
             });
         }
         for (at, input) in (0..).zip(&hub.inputs) {

@@ -11,11 +11,11 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use dstreams::Result;
-use dstreams::internal::{Before, Plans, Read, Step, Template};
+use dstreams::internal::{Plans, PreviousBatch, Read, Step, Template};
 use dstreams_control::BatchTime;
 
 use super::exchange::LANE;
-use super::shape::{Group, Shape, Way, into, parts_of, route};
+use super::shape::{Delivery, Group, Shape, into, parts_of, route};
 use super::step::{Exit, Gate, Place, StepExec, StepHeader, TaskWork, Wire};
 use super::task::{CachedId, ReadSpec, Slice, Source, TaskSpec};
 
@@ -27,17 +27,17 @@ pub struct Binding<'a> {
     pub many: bool,
     pub batch: BatchTime,
     /// The batch before it, if that is known.
-    pub before: Option<Before>,
+    pub before: Option<PreviousBatch>,
     pub attempt: u32,
     pub era: u32,
     /// The rows that each task reads, for each input.
     pub inputs: &'a [Vec<Vec<Slice>>],
     /// The primary of each partition of state; empty if there is no state.
-    pub holders: &'a [String],
+    pub primaries: &'a [String],
     /// Opens when the primaries have the state on which the batch starts.
     pub gate: &'a Gate,
     /// Addresses of the workers that cache each partition of a dataset.
-    pub kept: &'a HashMap<(usize, usize), String>,
+    pub cached_at: &'a HashMap<(usize, usize), String>,
     /// Names of the workers at the addresses.
     pub names: &'a HashMap<String, String>,
 }
@@ -59,7 +59,7 @@ impl Job {
             let slot = into(step).0;
             let parts = parts_of(step, &shape.groups[root]);
             outputs.extend((0..parts).map(|partition| (slot, partition)));
-            plans.extend(builder.kept(*root)?);
+            plans.extend(builder.cached_plans(*root)?);
         }
         let plan = match plans.len() {
             1 => plans.swap_remove(0),
@@ -80,7 +80,7 @@ impl Builder<'_> {
     }
 
     /// Plans that compute and cache the partitions of the step's dataset.
-    fn kept(&self, at: usize) -> Result<Vec<Plan>> {
+    fn cached_plans(&self, at: usize) -> Result<Vec<Plan>> {
         let step = &self.template().steps[at];
         let Some(parts) = route(step) else {
             return self.step(at, Exit::Keep);
@@ -115,12 +115,13 @@ impl Builder<'_> {
         for read in &group.reads {
             let slot = read.slot.0;
             let way = self.shape.ways[slot];
-            let (Some(maker), Some(Way::Pass | Way::Exchange)) = (self.shape.makers[slot], way)
+            let (Some(maker), Some(Delivery::Pass | Delivery::Exchange)) =
+                (self.shape.makers[slot], way)
             else {
                 self.reference(read, &mut tasks, &mut places);
                 continue;
             };
-            let exchange = way == Some(Way::Exchange);
+            let exchange = way == Some(Delivery::Exchange);
             let parts = parts_of(&self.template().steps[maker], &self.shape.groups[&maker]);
             wires.push(Wire {
                 slot,
@@ -135,8 +136,8 @@ impl Builder<'_> {
             });
         }
         if needs_state(step) {
-            for (place, holder) in places.iter_mut().zip(self.binding.holders) {
-                *place = Place::only(holder, self.binding.gate);
+            for (place, primary) in places.iter_mut().zip(self.binding.primaries) {
+                *place = Place::only(primary, self.binding.gate);
             }
         }
         for wire in &wires {
@@ -144,8 +145,8 @@ impl Builder<'_> {
             if let (false, Some(maker)) = (wire.exchange, self.shape.makers[wire.slot])
                 && needs_state(&self.template().steps[maker])
             {
-                for (place, holder) in places.iter_mut().zip(self.binding.holders) {
-                    *place = Place::only(holder, self.binding.gate);
+                for (place, primary) in places.iter_mut().zip(self.binding.primaries) {
+                    *place = Place::only(primary, self.binding.gate);
                 }
             }
         }
@@ -160,8 +161,8 @@ impl Builder<'_> {
             let partition = read.partition + if read.whole { 0 } else { at };
             let input = self.binding.inputs.get(slot);
             let slices = match (self.shape.ways[slot], input) {
-                (Some(Way::Input), Some(input)) => input[partition].clone(),
-                _ => self.kept_slice(slot, partition).into_iter().collect(),
+                (Some(Delivery::Input), Some(input)) => input[partition].clone(),
+                _ => self.cached_slice(slot, partition).into_iter().collect(),
             };
             for address in slices.iter().flat_map(|slice| slice.at.first()) {
                 if let Some(name) = self.binding.names.get(address)
@@ -178,8 +179,8 @@ impl Builder<'_> {
         }
     }
 
-    fn kept_slice(&self, slot: usize, partition: usize) -> Option<Slice> {
-        let kept = self.binding.kept.get(&(slot, partition))?;
+    fn cached_slice(&self, slot: usize, partition: usize) -> Option<Slice> {
+        let cached_at = self.binding.cached_at.get(&(slot, partition))?;
         let source = Source::Kept(CachedId {
             batch: self.binding.batch,
             attempt: self.binding.attempt,
@@ -188,7 +189,7 @@ impl Builder<'_> {
         });
         Some(Slice {
             part: source.into(),
-            at: vec![kept.clone()],
+            at: vec![cached_at.clone()],
         })
     }
 

@@ -14,7 +14,7 @@ use dstreams_control::BatchTime;
 
 /// How the rows of a dataset reach their readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Delivery {
     /// They are read from blocks.
     Input,
     /// To the step above, in the same task.
@@ -22,7 +22,7 @@ pub enum Way {
     /// Through an exchange.
     Exchange,
     /// They are cached by the worker that made them; after an exchange, if the step has one.
-    Keep,
+    Cache,
 }
 
 /// Tasks of a step that read the same datasets in the same way.
@@ -40,7 +40,7 @@ pub struct Group {
 #[derive(Debug)]
 pub struct Shape {
     /// How the dataset of each slot is read; `None` if it is not computed.
-    pub ways: Vec<Option<Way>>,
+    pub ways: Vec<Option<Delivery>>,
     /// The step that fills each slot.
     pub makers: Vec<Option<usize>>,
     /// The tasks of each step that is due.
@@ -88,7 +88,7 @@ impl Shape {
             jobs: Vec::new(),
         };
         for slot in &template.inputs {
-            shape.ways[slot.0] = Some(Way::Input);
+            shape.ways[slot.0] = Some(Delivery::Input);
         }
         for (at, step) in template.steps.iter().enumerate() {
             shape.add(at, step, parts, batch)?;
@@ -146,9 +146,9 @@ impl Shape {
         for (slot, maker) in self.makers.iter().enumerate() {
             let Some(maker) = maker else { continue };
             self.ways[slot] = Some(match (readers[slot], aligned[slot]) {
-                (1, true) if route(&template.steps[*maker]).is_some() => Way::Exchange,
-                (1, true) => Way::Pass,
-                _ => Way::Keep,
+                (1, true) if route(&template.steps[*maker]).is_some() => Delivery::Exchange,
+                (1, true) => Delivery::Pass,
+                _ => Delivery::Cache,
             });
         }
     }
@@ -159,8 +159,10 @@ impl Shape {
             let mut level = 0;
             for read in groups.iter().flat_map(|group| &group.reads) {
                 let below = match (self.ways[read.slot.0], self.makers[read.slot.0]) {
-                    (Some(Way::Input), _) => 0,
-                    (Some(way), Some(maker)) => levels[&maker] + usize::from(way == Way::Keep),
+                    (Some(Delivery::Input), _) => 0,
+                    (Some(way), Some(maker)) => {
+                        levels[&maker] + usize::from(way == Delivery::Cache)
+                    }
                     _ => {
                         return Err(Error::Graph {
                             operator: operator(&template.steps[*at]).clone(),
@@ -171,7 +173,7 @@ impl Shape {
                 level = level.max(below);
             }
             levels.insert(*at, level);
-            if self.ways[into(&template.steps[*at]).0] == Some(Way::Keep) {
+            if self.ways[into(&template.steps[*at]).0] == Some(Delivery::Cache) {
                 self.jobs
                     .resize_with(self.jobs.len().max(level + 1), Vec::new);
                 self.jobs[level].push(*at);
@@ -199,7 +201,7 @@ fn each(parts: usize, slots: &[Slot]) -> Vec<Vec<Read>> {
 pub fn route(step: &Step) -> Option<usize> {
     match step {
         Step::Run(stage) => match &stage.route {
-            Route::Keep => None,
+            Route::Forward => None,
             Route::Gather => Some(1),
             Route::Hash { parts, .. } | Route::Turn { parts, .. } | Route::Deal { parts } => {
                 Some(*parts)

@@ -19,7 +19,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, InputDistributionRequirements, Partitioning,
     PlanProperties,
 };
-use dstreams::internal::{Before, Plans, Step};
+use dstreams::internal::{Plans, PreviousBatch, Step};
 use dstreams_control::BatchTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ use super::exchange::with_lanes;
 pub struct StepHeader {
     pub batch: BatchTime,
     /// The batch before it, if that is known.
-    pub before: Option<Before>,
+    pub before: Option<PreviousBatch>,
     pub attempt: u32,
     /// Number of times that states had been rebuilt when its run began.
     pub era: u32,

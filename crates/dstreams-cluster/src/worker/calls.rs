@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status, Streaming};
 
 use super::session::Epoch;
-use crate::data::{Ask, Calls, Replies, decode_copy, serve_parts};
+use crate::data::{Calls, DataRequest, Replies, decode_copy, serve_parts};
 use crate::execute::TaskRunner;
 use crate::plan::Source;
 
@@ -56,8 +56,8 @@ impl Calls for WorkerCalls {
 
     async fn rows(&self, ticket: Ticket) -> Result<Replies<FlightData>, Status> {
         let epoch = self.epoch()?;
-        match Ask::parse(&ticket)? {
-            Ask::Rows(parts) => {
+        match DataRequest::parse(&ticket)? {
+            DataRequest::Rows(parts) => {
                 let site = Arc::clone(&epoch.site);
                 Ok(serve_parts(parts, move |source| {
                     let site = Arc::clone(&site);
@@ -65,28 +65,28 @@ impl Calls for WorkerCalls {
                         match source {
                             // Reads all rows of the state, some of which may be in files.
                             Source::State { .. } => {
-                                on_disk(async move { site.here(&source).await }).await
+                                on_disk(async move { site.local_rows(&source).await }).await
                             }
-                            _ => site.here(&source).await,
+                            _ => site.local_rows(&source).await,
                         }
                     }
                 }))
             }
-            Ask::Prepare { output, kept } => {
-                let Some(rows) = epoch.site.kept.get(&kept) else {
+            DataRequest::Prepare { output, kept } => {
+                let Some(rows) = epoch.site.cache.get(&kept) else {
                     return Err(Status::not_found(format!("{kept:?} is not stored here")));
                 };
                 let (batch, partition) = (kept.batch, kept.partition);
                 let prepared = epoch.outputs.prepare_one(output, batch, partition, &rows);
                 Ok(in_pieces(prepared.await.map_err(cause)?.0.into()))
             }
-            Ask::Tasks(tasks) => {
+            DataRequest::Tasks(tasks) => {
                 let states = tasks.iter().map(|task| epoch.site.tasks.state(task));
                 let states = serde_json::to_vec(&states.collect::<Vec<_>>());
                 let states = states.map_err(|error| Status::internal(error.to_string()))?;
                 Ok(in_pieces(states.into()))
             }
-            Ask::State { partition } => export(&epoch.site, partition as usize).await,
+            DataRequest::State { partition } => export(&epoch.site, partition as usize).await,
         }
     }
 
@@ -103,8 +103,8 @@ impl Calls for WorkerCalls {
     }
 
     async fn status(&self) -> Result<Vec<u8>, Status> {
-        let holds = self.epoch()?.holds();
-        serde_json::to_vec(&holds).map_err(|error| Status::internal(error.to_string()))
+        let usage = self.epoch()?.usage();
+        serde_json::to_vec(&usage).map_err(|error| Status::internal(error.to_string()))
     }
 }
 
@@ -143,7 +143,7 @@ async fn export(site: &Arc<TaskRunner>, partition: usize) -> Result<Replies<Flig
         let mut bytes = 0;
         let mut each = |piece: Vec<u8>| {
             bytes += piece.len();
-            site.kept.sending(partition, bytes);
+            site.cache.sending(partition, bytes);
             let message = FlightData {
                 data_body: piece.into(),
                 ..FlightData::default()
@@ -154,7 +154,7 @@ async fn export(site: &Arc<TaskRunner>, partition: usize) -> Result<Replies<Flig
         };
         let mut to = ByteOutput::new(&mut each);
         match snapshot.write(&mut to).and_then(|()| to.end()) {
-            Ok(()) => site.kept.sent(partition, bytes),
+            Ok(()) => site.cache.sent(partition, bytes),
             Err(error) => drop(pieces.blocking_send(Err(internal(error)))),
         }
     });

@@ -18,7 +18,7 @@ type Answer = Result<u64, Status>;
 
 /// Claims that the master has not answered.
 #[derive(Default)]
-pub struct Waiting(Mutex<Open>);
+pub struct PendingClaims(Mutex<Open>);
 
 #[derive(Default)]
 struct Open {
@@ -26,7 +26,7 @@ struct Open {
     claims: HashMap<u64, oneshot::Sender<Answer>>,
 }
 
-impl Waiting {
+impl PendingClaims {
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,16 +54,16 @@ pub fn superseded() -> Status {
 }
 
 /// Claims producers from the master.
-pub struct ClaimsOf(Weak<Epoch>);
+pub struct MasterClaims(Weak<Epoch>);
 
-impl ClaimsOf {
+impl MasterClaims {
     pub fn new(epoch: &Arc<Epoch>) -> Self {
-        ClaimsOf(Arc::downgrade(epoch))
+        MasterClaims(Arc::downgrade(epoch))
     }
 }
 
 /// Removes a claim when its caller stops waiting.
-struct Claiming<'a>(&'a ClaimsOf, u64);
+struct Claiming<'a>(&'a MasterClaims, u64);
 
 impl Drop for Claiming<'_> {
     fn drop(&mut self) {
@@ -74,7 +74,7 @@ impl Drop for Claiming<'_> {
 }
 
 #[async_trait]
-impl Claims for ClaimsOf {
+impl Claims for MasterClaims {
     async fn claim(&self, stream: &str, producer: &str) -> Answer {
         let gone = || Status::unavailable("this worker has left its cluster");
         let epoch = self.0.upgrade().ok_or_else(gone)?;
@@ -82,7 +82,7 @@ impl Claims for ClaimsOf {
         let input = input.ok_or_else(|| Status::not_found(format!("no stream `{stream}`")))?;
         let (token, answer) = epoch.claims.open();
         let _claiming = Claiming(self, token);
-        epoch.link.say(&ToMaster::Claim {
+        epoch.link.send(&ToMaster::Claim {
             input: input as u32,
             producer: producer.to_owned(),
             token,

@@ -1,4 +1,5 @@
-//! [`OnDisk`]: the files of a worker in the state directory: its journal of blocks, and its parts of checkpoints.
+//! [`WorkerJournal`]: the files of a worker in the state directory: its journal of blocks, and its parts of
+//! checkpoints.
 
 use std::sync::Arc;
 
@@ -7,21 +8,21 @@ use dstreams::internal::{
     Block, BlockJournal, Description, Owner, Store, Ticket, blocking, dir_of, on_disk, write,
 };
 use dstreams_control::BatchTime;
-use dstreams_control::durable::Covered;
+use dstreams_control::durable::CheckpointedBlocks;
 
 use crate::execute::TaskRunner;
 use crate::link::{Directory, Sender, ToMaster};
 
 /// Writes the blocks and the parts of checkpoints of a worker to the state directory.
-pub struct OnDisk {
+pub struct WorkerJournal {
     pub checkpoints: Store,
     journal: BlockJournal,
 }
 
 /// Partitions, and by state the version in the last checkpoint.
-pub type Since = Vec<(u32, Vec<Option<BatchTime>>)>;
+pub type CheckpointVersions = Vec<(u32, Vec<Option<BatchTime>>)>;
 
-impl OnDisk {
+impl WorkerJournal {
     /// Opens the journal of this worker for the master process `incarnation`; `None` without a state directory.
     pub fn begin(
         parts: &Description,
@@ -29,15 +30,15 @@ impl OnDisk {
         worker: u32,
         directory: Option<Directory>,
     ) -> Result<Option<Arc<Self>>> {
-        let (Some(kept), Some(incarnation)) = (parts.kept(), incarnation) else {
+        let (Some(state_directory), Some(incarnation)) = (parts.directory(), incarnation) else {
             return Ok(None);
         };
         // The owner is the master that let it join: another one would have refused it.
         let name = directory.and_then(|directory| directory.owner.ok());
-        let owner = Owner::new(&kept.dir, name.unwrap_or_default());
-        Ok(Some(Arc::new(OnDisk {
-            checkpoints: kept.store(),
-            journal: BlockJournal::begin(dir_of(&kept.dir, incarnation, worker), owner)?,
+        let owner = Owner::new(&state_directory.dir, name.unwrap_or_default());
+        Ok(Some(Arc::new(WorkerJournal {
+            checkpoints: state_directory.store(),
+            journal: BlockJournal::begin(dir_of(&state_directory.dir, incarnation, worker), owner)?,
         })))
     }
 
@@ -69,11 +70,16 @@ impl OnDisk {
     }
 
     /// There is a checkpoint of this batch that covers these blocks.
-    pub fn covered(&self, site: &Arc<TaskRunner>, batch: BatchTime, blocks: &Covered) {
-        self.journal.covered(batch, blocks);
+    pub fn checkpointed(
+        &self,
+        site: &Arc<TaskRunner>,
+        batch: BatchTime,
+        blocks: &CheckpointedBlocks,
+    ) {
+        self.journal.checkpointed(batch, blocks);
         // Waits for the lock of each partition, which a task or a copy may have for long: not on the link's task.
         let site = Arc::clone(site);
-        tokio::task::spawn_blocking(move || site.states.covered(batch));
+        tokio::task::spawn_blocking(move || site.states.checkpointed(batch));
     }
 
     /// Snapshots the state of partitions for a checkpoint, reports that, and writes it.
@@ -82,7 +88,7 @@ impl OnDisk {
         site: &Arc<TaskRunner>,
         link: &Sender<ToMaster>,
         (checkpoint, file): (u64, String),
-        since: Since,
+        since: CheckpointVersions,
     ) {
         let of = Arc::clone(site);
         let captured = on_disk(async move {
@@ -91,13 +97,13 @@ impl OnDisk {
                 .capture(since.map(|(partition, since)| (*partition as usize, since)))
         })
         .await;
-        link.say(&ToMaster::Taken { checkpoint });
+        link.send(&ToMaster::Taken { checkpoint });
         let store = self.checkpoints.clone();
         let written = match captured {
             Ok(captured) => blocking(move |runtime| write(&store, runtime, file, captured)).await,
             Err(error) => Err(error),
         };
-        link.say(&ToMaster::Written {
+        link.send(&ToMaster::Written {
             checkpoint,
             written: written.map_err(|error| error.to_string()),
         });

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::journal::OnDisk;
-use super::replicate::{held, replicate};
+use super::journal::WorkerJournal;
+use super::replicate::{block_report, replicate};
 use crate::data::{CopyHeader, Received};
 use crate::execute::TaskRunner;
 use crate::link::{BlockReport, Sender, ToMaster};
@@ -29,8 +29,8 @@ pub struct Replicas {
     copies: Mutex<Copies>,
     /// Number of `Hear` messages sent to the master.
     asked: AtomicU64,
-    pub heard: watch::Sender<u64>,
-    pub on_disk: Option<Arc<OnDisk>>,
+    pub processed: watch::Sender<u64>,
+    pub journal: Option<Arc<WorkerJournal>>,
     /// A failed write, which ends this worker.
     pub failed: watch::Sender<Option<dstreams::Error>>,
     /// Whether the last spill failed.
@@ -55,7 +55,7 @@ impl Replicas {
         worker: u32,
         site: &Arc<TaskRunner>,
         link: &Sender<ToMaster>,
-        on_disk: Option<Arc<OnDisk>>,
+        journal: Option<Arc<WorkerJournal>>,
     ) -> Self {
         Replicas {
             worker,
@@ -64,8 +64,8 @@ impl Replicas {
             peer: watch::Sender::new(None),
             copies: Mutex::default(),
             asked: AtomicU64::new(0),
-            heard: watch::Sender::new(0),
-            on_disk,
+            processed: watch::Sender::new(0),
+            journal,
             failed: watch::Sender::new(None),
             no_room: AtomicBool::new(false),
         }
@@ -83,14 +83,14 @@ impl Replicas {
     }
 
     /// Waits until the master has processed all messages so far. Never returns if it has given this worker up.
-    pub async fn heard(&self) {
+    pub async fn master_caught_up(&self) {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
-        self.link.say(&ToMaster::Hear { number });
+        self.link.send(&ToMaster::Hear { number });
         // Cannot fail: `self` owns the sender.
         let _ = self
-            .heard
+            .processed
             .subscribe()
-            .wait_for(|heard| *heard >= number)
+            .wait_for(|processed| *processed >= number)
             .await;
     }
 
@@ -110,7 +110,7 @@ impl Replicas {
         received: Received,
         block: Block,
     ) -> Result<(), Status> {
-        let held = held(received.input, &block);
+        let held = block_report(received.input, &block);
         let id = block.meta.id;
         let block = Arc::new(block);
         {
@@ -131,12 +131,12 @@ impl Replicas {
             self.site.store.insert(block);
         }
         self.make_room().await;
-        self.link.say(&ToMaster::Stored { blocks: vec![held] });
+        self.link.send(&ToMaster::Stored { blocks: vec![held] });
         Ok(())
     }
 
     /// Stores a block; spills others if memory is full.
-    pub async fn hold(&self, block: Arc<Block>) {
+    pub async fn store_block(&self, block: Arc<Block>) {
         self.site.store.insert(block);
         self.make_room().await;
     }
@@ -166,7 +166,7 @@ impl Replicas {
             };
             if let Err(status) = copied {
                 tracing::warn!(block = %id, to, %status, "cannot copy a block");
-                this.link.say(&ToMaster::CopyFailed { block: id, to });
+                this.link.send(&ToMaster::CopyFailed { block: id, to });
             }
         });
     }
@@ -186,7 +186,7 @@ impl Replicas {
         copies.lost.push(lost);
         let blocks = copies.of.remove(&lost).unwrap_or_default();
         let blocks = blocks.into_values().collect();
-        self.link.say(&ToMaster::Fenced { lost, blocks });
+        self.link.send(&ToMaster::Fenced { lost, blocks });
     }
 
     /// Refuses all copies from now on, and says which are held: this worker is about to leave.
@@ -195,7 +195,7 @@ impl Replicas {
         copies.retired = true;
         let all = copies.of.values().flat_map(BTreeMap::values);
         let blocks = all.cloned().collect();
-        self.link.say(&ToMaster::Retired { blocks });
+        self.link.send(&ToMaster::Retired { blocks });
     }
 
     /// Whether the master has given the worker up, and has been told which of its blocks are held here; or is told nothing
@@ -223,7 +223,7 @@ impl Durability for Replicas {
         ReportedWhen::Safe
     }
 
-    fn keep(
+    fn store(
         self: Arc<Self>,
         input: u32,
         intake: &Intake,
@@ -238,7 +238,7 @@ impl Durability for Replicas {
     }
 
     fn report(&self, batch: BatchTime, receiver: ReceiverId, blocks: Vec<BlockMeta>) {
-        self.link.say(&ToMaster::Reported {
+        self.link.send(&ToMaster::Reported {
             batch,
             receiver,
             blocks,
@@ -247,6 +247,6 @@ impl Durability for Replicas {
 
     fn forget(&self, input: u32, parts: &[Arc<str>]) {
         let parts = parts.iter().map(|part| part.to_string()).collect();
-        self.link.say(&ToMaster::PartsGone { input, parts });
+        self.link.send(&ToMaster::PartsGone { input, parts });
     }
 }

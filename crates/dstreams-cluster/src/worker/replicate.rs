@@ -21,7 +21,7 @@ const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Stores the blocks, writes them to the journal if there is one, sends copies to a peer, and informs the master.
 pub async fn replicate(replicas: &Replicas, input: u32, schema: &SchemaRef, blocks: &[Arc<Block>]) {
     for block in blocks {
-        replicas.hold(Arc::clone(block)).await;
+        replicas.store_block(Arc::clone(block)).await;
     }
     point("replicate:held");
     // Not concurrently: a peer's copy counts when this worker is lost, and must be on disk here by then.
@@ -30,26 +30,26 @@ pub async fn replicate(replicas: &Replicas, input: u32, schema: &SchemaRef, bloc
     let copies = futures::stream::iter(copies).buffer_unordered(COPIES_IN_FLIGHT);
     let peers = copies.collect::<Vec<_>>().await;
     point("replicate:copied");
-    let blocks = blocks.iter().map(|block| held(input, block));
-    replicas.link.say(&ToMaster::Stored {
+    let blocks = blocks.iter().map(|block| block_report(input, block));
+    replicas.link.send(&ToMaster::Stored {
         blocks: blocks.collect(),
     });
     // A peer refuses copies once this worker is given up, and then reports the earlier ones to the master. Without a
     // peer, or if the master has given it up too, the master must know of the blocks from here.
     let unsure = |peer: &Option<u32>| peer.is_none_or(|peer| replicas.refuses(peer));
     if peers.iter().any(unsure) {
-        replicas.heard().await;
+        replicas.master_caught_up().await;
     }
     point("replicate:told");
 }
 
 /// Writes the blocks to the journal, if there is one; returns once they are on disk.
 async fn write(replicas: &Replicas, input: u32, schema: &SchemaRef, blocks: &[Arc<Block>]) {
-    let Some(on_disk) = &replicas.on_disk else {
+    let Some(journal) = &replicas.journal else {
         return;
     };
-    let written = match on_disk.blocks(input, blocks, schema) {
-        Ok(ticket) => on_disk.synced(ticket).await,
+    let written = match journal.blocks(input, blocks, schema) {
+        Ok(ticket) => journal.synced(ticket).await,
         Err(error) => Err(error),
     };
     if let Err(error) = written {
@@ -92,8 +92,8 @@ async fn copy(replicas: &Replicas, block: &Arc<Block>) -> Option<u32> {
 }
 
 /// The report of a block to the master.
-pub fn held(input: u32, block: &Block) -> BlockReport {
-    let marks = block.marks.iter();
+pub fn block_report(input: u32, block: &Block) -> BlockReport {
+    let marks = block.offsets.iter();
     BlockReport {
         meta: block.meta,
         marks: marks

@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::WorkerCalls;
 use super::executor::{self, WorkDir};
-use super::journal::OnDisk;
+use super::journal::WorkerJournal;
 use super::memory::Memory;
 use super::session::Epoch;
 use crate::data::{
-    KEEP_ALIVE, PAUSE, Peers, Reached, Token, check_advertised, check_exposure, host_of, listen,
-    serve,
+    AdvertisedAddress, KEEP_ALIVE, PAUSE, Peers, Token, check_advertised, check_exposure, host_of,
+    listen, serve,
 };
 use crate::execute::TaskRunner;
 use crate::link::{
@@ -198,17 +198,18 @@ async fn epoch(
         source: Arc::new(source),
     })?;
     log_reachable("the worker", bound, options.token.is_some());
-    let Reached { host, address } = Reached::at(bound, options.advertise.as_deref());
+    let AdvertisedAddress { host, address } =
+        AdvertisedAddress::at(bound, options.advertise.as_deref());
     let patience = options.patience.clamp(MIN_PATIENCE, MAX_PATIENCE);
     let peers = Peers::new(token.clone()).patient(&options.master, patience);
-    let (link, said) = channel::<ToMaster>();
-    link.say(&ToMaster::Hello {
+    let (link, outgoing) = channel::<ToMaster>();
+    link.send(&ToMaster::Hello {
         version: VERSION,
         build: build_id().to_string(),
         pid: std::process::id(),
         cores: options.cores,
     });
-    let (mut heard, worker, arguments) = match greet(&options.master, &peers, said).await? {
+    let (mut incoming, worker, arguments) = match greet(&options.master, &peers, outgoing).await? {
         Ok(welcomed) => welcomed,
         Err(end) => return Ok(end),
     };
@@ -218,7 +219,7 @@ async fn epoch(
     }
     let parts = Description::of(context)?;
     let directory = Directory::of(&parts);
-    link.say(&ToMaster::Join {
+    link.send(&ToMaster::Join {
         fingerprint: parts.fingerprint(),
         address: address.clone(),
         directory: directory.clone(),
@@ -230,7 +231,7 @@ async fn epoch(
     let _serving = stop.drop_guard();
     welcome();
     joined(worker, &address);
-    let (partitions, engine, incarnation) = match begin(&options.master, &mut heard).await? {
+    let (partitions, engine, incarnation) = match begin(&options.master, &mut incoming).await? {
         Ok(begun) => begun,
         Err(end) => return Ok(end),
     };
@@ -248,8 +249,8 @@ async fn epoch(
     let held = (states, store);
     let site = TaskRunner::new(plans, rows_per_batch, peers, held);
     let site = Arc::new(site);
-    let on_disk = OnDisk::begin(&parts, incarnation, worker, directory)?;
-    let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), on_disk);
+    let journal = WorkerJournal::begin(&parts, incarnation, worker, directory)?;
+    let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), journal);
     let _ = calls.epoch.set(Arc::clone(&epoch));
     let engine = engine_at(&engine);
     let bound = host_of(bound);
@@ -259,11 +260,11 @@ async fn epoch(
         let (site, engine) = (Arc::clone(&site), engine.clone());
         executor::run(worker, site, hosts, engine, options.cores, exchanges)
     });
-    tokio::spawn(report_holds(Arc::clone(&epoch), link.clone()));
-    link.say(&ToMaster::Ready);
+    tokio::spawn(report_usage(Arc::clone(&epoch), link.clone()));
+    link.send(&ToMaster::Ready);
     let handling = async {
         loop {
-            match next(&mut heard).await {
+            match next(&mut incoming).await {
                 Ok(ToWorker::End) => return EpochEnd::Program,
                 Ok(message) => epoch.handle(message),
                 Err(end) => return end,
@@ -274,7 +275,7 @@ async fn epoch(
     tokio::select! {
         end = handling => Ok(end),
         Ok(failed) = failed.wait_for(Option::is_some) => match failed.clone() {
-            Some(error) if !epoch.on_disk.as_ref().is_some_and(|it| it.is_fenced()) => Err(error),
+            Some(error) if !epoch.journal.as_ref().is_some_and(|it| it.is_fenced()) => Err(error),
             _ => Ok(EpochEnd::Link("another master has taken over its journal".into())),
         },
         ended = executor => Ok(EpochEnd::Link(ended)),
@@ -285,21 +286,21 @@ async fn epoch(
 async fn greet(
     master: &str,
     peers: &Peers,
-    said: impl Stream<Item = FlightData> + Send + 'static,
+    outgoing: impl Stream<Item = FlightData> + Send + 'static,
 ) -> Result<Result<(LinkReceiver<ToWorker>, u32, Vec<String>), EpochEnd>> {
     let connected = async {
         let mut client = peers.client(master)?;
-        client.do_exchange(peers.request(said)).await
+        client.do_exchange(peers.request(outgoing)).await
     };
-    let mut heard = match connected.await {
+    let mut incoming = match connected.await {
         Ok(answers) => LinkReceiver::new(answers.into_inner()),
         Err(status) if status.code() == tonic::Code::Unauthenticated => {
             return Err(refused(master, status.message()));
         }
         Err(status) => return Ok(Err(EpochEnd::Link(status.message().to_owned()))),
     };
-    Ok(match next(&mut heard).await {
-        Ok(ToWorker::Welcome { worker, arguments }) => Ok((heard, worker, arguments)),
+    Ok(match next(&mut incoming).await {
+        Ok(ToWorker::Welcome { worker, arguments }) => Ok((incoming, worker, arguments)),
         Ok(ToWorker::Refused { reason }) => return Err(refused(master, &reason)),
         Ok(ToWorker::End) => Err(EpochEnd::Program),
         Ok(_) => Err(EpochEnd::Link("a master that does not greet".into())),
@@ -311,10 +312,10 @@ async fn greet(
 /// of the program.
 async fn begin(
     master: &str,
-    heard: &mut LinkReceiver<ToWorker>,
+    incoming: &mut LinkReceiver<ToWorker>,
 ) -> Result<Result<(usize, String, Option<u64>), EpochEnd>> {
     loop {
-        match next(heard).await {
+        match next(incoming).await {
             Ok(ToWorker::Begin {
                 partitions,
                 engine,
@@ -357,8 +358,8 @@ fn refused(master: &str, reason: &str) -> Error {
 }
 
 /// The next message, or how the link ended.
-async fn next(heard: &mut LinkReceiver<ToWorker>) -> Result<ToWorker, EpochEnd> {
-    match heard.next().await {
+async fn next(incoming: &mut LinkReceiver<ToWorker>) -> Result<ToWorker, EpochEnd> {
+    match incoming.next().await {
         Ok(Some(message)) => Ok(message),
         Ok(None) => Err(EpochEnd::Link("the master has closed the link".into())),
         Err(status) => Err(EpochEnd::Link(status.message().to_owned())),
@@ -371,9 +372,9 @@ fn engine_at(engine: &str) -> (String, u16) {
     (host.to_owned(), port.parse().unwrap_or_default())
 }
 
-async fn report_holds(epoch: Arc<Epoch>, link: Sender<ToMaster>) {
+async fn report_usage(epoch: Arc<Epoch>, link: Sender<ToMaster>) {
     loop {
-        link.say(&ToMaster::Holds(epoch.holds()));
+        link.send(&ToMaster::Holds(epoch.usage()));
         tokio::time::sleep(REPORT_INTERVAL).await;
     }
 }

@@ -8,14 +8,14 @@ use dstreams::internal::{
 };
 use dstreams::{Clients, Listener, Result, Source};
 
-use super::claims::{ClaimsOf, Waiting, superseded};
-use super::journal::{OnDisk, Since};
+use super::claims::{MasterClaims, PendingClaims, superseded};
+use super::journal::{CheckpointVersions, WorkerJournal};
 use super::memory::Memory;
 use super::replicas::Replicas;
 use super::state::Standbys;
 use crate::data::{CLIENT_MESSAGE, RECORD};
 use crate::execute::TaskRunner;
-use crate::link::{Holds, Sender, ToMaster, ToWorker};
+use crate::link::{Sender, ToMaster, ToWorker, WorkerUsage};
 
 /// A worker from the master's welcome to the end of the link.
 pub struct Epoch {
@@ -28,9 +28,9 @@ pub struct Epoch {
     pub(super) inputs: Vec<(String, dstreams::arrow::datatypes::SchemaRef)>,
     sources: Mutex<Vec<Option<Box<dyn Source>>>>,
     clients: Mutex<Option<Arc<Embedded>>>,
-    pub(super) claims: Waiting,
+    pub(super) claims: PendingClaims,
     states: Standbys,
-    pub on_disk: Option<Arc<OnDisk>>,
+    pub journal: Option<Arc<WorkerJournal>>,
     pub outputs: Outputs,
 }
 
@@ -44,16 +44,16 @@ impl Epoch {
         mut parts: Description,
         site: Arc<TaskRunner>,
         link: Sender<ToMaster>,
-        on_disk: Option<Arc<OnDisk>>,
+        journal: Option<Arc<WorkerJournal>>,
     ) -> Arc<Self> {
-        let checkpoints = on_disk.as_ref().map(|it| it.checkpoints.clone());
+        let checkpoints = journal.as_ref().map(|it| it.checkpoints.clone());
         let memory = Memory::new(&parts.config);
         let receivers = Receivers::new(&parts.config, memory.received.clone());
         let sources = std::mem::take(&mut parts.sources);
         Arc::new(Epoch {
             states: Standbys::new(Arc::clone(&site), link.clone(), checkpoints),
             memory,
-            replicas: Arc::new(Replicas::new(worker, &site, &link, on_disk.clone())),
+            replicas: Arc::new(Replicas::new(worker, &site, &link, journal.clone())),
             receivers: Arc::new(receivers.with_record_bytes(RECORD)),
             site,
             link,
@@ -61,8 +61,8 @@ impl Epoch {
             inputs: parts.inputs(),
             sources: Mutex::new(sources.into_iter().map(Some).collect()),
             clients: Mutex::default(),
-            claims: Waiting::default(),
-            on_disk,
+            claims: PendingClaims::default(),
+            journal,
             outputs: parts.take_outputs(),
         })
     }
@@ -78,21 +78,21 @@ impl Epoch {
                 let receiver = NewReceiver {
                     input,
                     id: receiver,
-                    positions: positions.into_iter().collect(),
+                    offsets: positions.into_iter().collect(),
                 };
                 if let Err(error) = self.receive(receiver) {
                     let failure = Some(error.to_string());
-                    self.link.say(&ToMaster::SourceEnded { input, failure });
+                    self.link.send(&ToMaster::SourceEnded { input, failure });
                 }
             }
             ToWorker::Peer { to } => {
                 self.replicas.peer.send_replace(to);
             }
             ToWorker::Heard { number } => {
-                self.replicas.heard.send_replace(number);
+                self.replicas.processed.send_replace(number);
             }
             ToWorker::Seal { batch, last } => self.receivers.seal(batch, last),
-            ToWorker::Hurry => self.receivers.hurry(),
+            ToWorker::Hurry => self.receivers.stop_waiting(),
             ToWorker::Close => {
                 self.memory.lift();
                 self.receivers.close();
@@ -109,9 +109,9 @@ impl Epoch {
                 grant,
             } => self.revoke(input, producer, grant),
             ToWorker::Forget { batch, but, slots } => {
-                self.site.kept.forget_to(batch, &but, &slots);
+                self.site.cache.forget_to(batch, &but, &slots);
             }
-            ToWorker::Void { era } => self.site.void(era),
+            ToWorker::Void { era } => self.site.invalidate(era),
             ToWorker::CopyState { .. } | ToWorker::Install { .. } | ToWorker::Restore { .. } => {
                 self.states.take(message);
             }
@@ -121,8 +121,8 @@ impl Epoch {
                 since,
             } => self.checkpoint((checkpoint, file), since),
             ToWorker::Covered { batch, blocks } => {
-                if let Some(on_disk) = &self.on_disk {
-                    on_disk.covered(&self.site, batch, &blocks);
+                if let Some(journal) = &self.journal {
+                    journal.checkpointed(&self.site, batch, &blocks);
                 }
             }
             ToWorker::Welcome { .. }
@@ -132,11 +132,11 @@ impl Epoch {
         }
     }
 
-    fn checkpoint(self: &Arc<Self>, of: (u64, String), since: Since) {
+    fn checkpoint(self: &Arc<Self>, of: (u64, String), since: CheckpointVersions) {
         let epoch = Arc::clone(self);
         tokio::spawn(async move {
-            if let Some(on_disk) = &epoch.on_disk {
-                on_disk
+            if let Some(journal) = &epoch.journal {
+                journal
                     .checkpoint(&epoch.site, &epoch.link, of, since)
                     .await;
             }
@@ -170,7 +170,7 @@ impl Epoch {
         let link = self.link.clone();
         let listens = move |address: SocketAddr| {
             let address = address.to_string();
-            link.say(&ToMaster::Listening { input, address });
+            link.send(&ToMaster::Listening { input, address });
         };
         self.receivers
             .open_and_run(source, &intake, reports, listens);
@@ -189,7 +189,7 @@ impl Epoch {
             }),
             Some(_) => Ok(()),
             None => {
-                let claims = Arc::new(ClaimsOf::new(self));
+                let claims = Arc::new(MasterClaims::new(self));
                 *embedded = Some(Arc::new(clients.embed(claims, CLIENT_MESSAGE)));
                 Ok(())
             }
@@ -210,7 +210,7 @@ impl Epoch {
             };
             // Without an answer, the master uses its own number; this worker is ending.
             let Ok(last) = last else { return };
-            epoch.link.say(&ToMaster::Revoked {
+            epoch.link.send(&ToMaster::Revoked {
                 input,
                 producer,
                 grant,
@@ -225,11 +225,11 @@ impl Epoch {
     }
 
     /// The current counts and sizes of data.
-    pub fn holds(&self) -> Holds {
-        Holds {
+    pub fn usage(&self) -> WorkerUsage {
+        WorkerUsage {
             blocks: self.site.store.len(),
             block_memory: self.memory.used(),
-            kept: self.site.kept.len(),
+            kept: self.site.cache.len(),
             dead_letters: self.receivers.dead_letters(),
             rejected: self.site.plans.rejected(),
             resident_memory: resident_memory(),
@@ -254,15 +254,15 @@ struct SourceReport {
 }
 
 impl SourceReport {
-    fn tell(&self, failure: Option<String>) {
+    fn report(&self, failure: Option<String>) {
         let input = self.input;
-        self.link.say(&ToMaster::SourceEnded { input, failure });
+        self.link.send(&ToMaster::SourceEnded { input, failure });
     }
 }
 
 impl Listener for SourceReport {
     fn source_ended(&self, _stream: &str) {
-        self.tell(None);
+        self.report(None);
     }
 
     fn source_failed(&self, _stream: &str, error: &dstreams::Error) {
@@ -271,6 +271,6 @@ impl Listener for SourceReport {
             dstreams::Error::Source { cause, .. } => cause.to_string(),
             error => error.to_string(),
         };
-        self.tell(Some(cause));
+        self.report(Some(cause));
     }
 }

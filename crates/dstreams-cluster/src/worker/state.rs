@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dstreams::internal::{
-    Before, ByteInput, CONCURRENT_READS, Installs, PartAt, Store, blocking, load, on_disk,
+    ByteInput, CONCURRENT_READS, PartAt, PreviousBatch, StateInstaller, Store, blocking, load,
+    on_disk,
 };
 use dstreams_control::BatchTime;
 use futures::StreamExt;
@@ -86,7 +87,7 @@ async fn run(
             } => match take_over(&site, partition, &from).await {
                 Ok(version) => {
                     began = copy;
-                    link.say(&ToMaster::Installed {
+                    link.send(&ToMaster::Installed {
                         partition,
                         version: version.unwrap_or(BatchTime(0)),
                         copy,
@@ -95,7 +96,7 @@ async fn run(
                 Err(error) => {
                     tracing::warn!(partition, from, %error, "cannot copy state");
                     tokio::time::sleep(RETRY_PAUSE).await;
-                    link.say(&ToMaster::StateCopyFailed { partition, copy });
+                    link.send(&ToMaster::StateCopyFailed { partition, copy });
                 }
             },
             ToWorker::Restore {
@@ -106,7 +107,7 @@ async fn run(
             } => match restore(&site, checkpoints.as_ref(), partition, sources).await {
                 Ok(()) => {
                     began = copy;
-                    link.say(&ToMaster::Installed {
+                    link.send(&ToMaster::Installed {
                         partition,
                         version: batch,
                         copy,
@@ -114,7 +115,7 @@ async fn run(
                 }
                 Err(error) => {
                     let message = error.to_string();
-                    link.say(&ToMaster::RestoreFailed { partition, message });
+                    link.send(&ToMaster::RestoreFailed { partition, message });
                 }
             },
             ToWorker::Install {
@@ -149,14 +150,14 @@ async fn run(
                 match installed {
                     // The delta of the next attempt is fetched next.
                     Err(_) if matches!(over, Over::Again) => {}
-                    Ok(()) => link.say(&ToMaster::Installed {
+                    Ok(()) => link.send(&ToMaster::Installed {
                         partition,
                         version: batch,
                         copy: began,
                     }),
                     Err(error) => {
                         tracing::warn!(partition, %batch, %error, "cannot install a delta of state");
-                        link.say(&ToMaster::InstallFailed { partition, batch });
+                        link.send(&ToMaster::InstallFailed { partition, batch });
                     }
                 }
             }
@@ -247,7 +248,7 @@ async fn take_over(
 /// Fetches the delta of a batch for a partition from its primary, and installs it.
 async fn install(
     site: &Arc<TaskRunner>,
-    (batch, before, attempt): (BatchTime, Option<Before>, u32),
+    (batch, before, attempt): (BatchTime, Option<PreviousBatch>, u32),
     partition: u32,
     states: &[(usize, usize)],
     from: &str,

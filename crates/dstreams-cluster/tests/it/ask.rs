@@ -13,8 +13,8 @@ fn a_query_sees_all_states_as_of_one_batch() {
         scene.is_whole(3).await;
         scene.ask_for(6).await;
         let mut workers = scene.status().workers.into_iter();
-        let holder = workers.find(|worker| !worker.holds.is_empty()).unwrap();
-        scene.process(holder.pid).kill();
+        let primary = workers.find(|worker| !worker.holds.is_empty()).unwrap();
+        scene.process(primary.pid).kill();
         scene.ask_for(4).await;
         scene.add(&How::default());
         scene.ask_for(4).await;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dstreams::record::batch_of;
-use dstreams::{BoxError, Closing, Generator, Ingest, Record, Source, StreamContext};
+use dstreams::{BoxError, Generator, Ingest, Record, Source, StopSignal, StreamContext};
 use dstreams_cluster::{Master, MasterOptions, RunningCluster};
 
 use crate::killed::new_dir;
@@ -24,8 +24,8 @@ impl Source for Numbers {
     fn schema(&self) -> dstreams::arrow::datatypes::SchemaRef {
         u64::schema()
     }
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
-        let mut next = ingest.positions().get("numbers").copied().unwrap_or(0);
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
+        let mut next = ingest.offsets().get("numbers").copied().unwrap_or(0);
         while !closing.is_requested() {
             ingest
                 .push_at(batch_of([next])?, "numbers", next + 1)

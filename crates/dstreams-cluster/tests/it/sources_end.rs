@@ -5,7 +5,7 @@ use std::time::Duration;
 use dstreams::agg::count;
 use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::files::{Files, Format};
-use dstreams::{BoxError, Clock, Closing, Ingest, RddReceiver, Record, Source, StreamContext};
+use dstreams::{BoxError, Clock, Ingest, RddReceiver, Record, Source, StopSignal, StreamContext};
 use dstreams_cluster::{Master, MasterOptions};
 
 use crate::dir::Dir;
@@ -105,7 +105,7 @@ impl Source for OfWorker {
     fn gives_time(&self) -> bool {
         true
     }
-    async fn run(self: Box<Self>, _: Ingest, _: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, _: Ingest, _: StopSignal) -> Result<(), BoxError> {
         Ok(())
     }
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use dstreams_control::cluster::{
-    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, StoredBlock, WorkerId,
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, ProducerOffset, StoredBlock,
+    WorkerId,
 };
 use dstreams_control::{
     BatchTime, BlockId, BlockMeta, Command, Config, ConfigError, Controller, Event, ReceiverId,
@@ -45,7 +46,7 @@ pub struct World {
     held: BTreeMap<BlockId, StoredBlock>,
     /// The workers with a part in a partition, and the number of the copy each began with.
     parts: BTreeMap<u32, BTreeMap<WorkerId, u64>>,
-    to_remake: BTreeMap<u32, u64>,
+    recovering: BTreeMap<u32, u64>,
     answers: VecDeque<ClusterEvent>,
     copying: VecDeque<StateCopy>,
 }
@@ -67,7 +68,7 @@ impl World {
             unreported: BTreeMap::new(),
             held: BTreeMap::new(),
             parts: BTreeMap::new(),
-            to_remake: BTreeMap::new(),
+            recovering: BTreeMap::new(),
             answers: VecDeque::new(),
             copying: VecDeque::new(),
         };
@@ -127,8 +128,8 @@ impl World {
         let mut load: BTreeMap<_, usize> = self.receivers.keys().map(|&it| (it, 0)).collect();
         let mut standbys = true;
         for partition in 0..self.partitions {
-            let holder = self.cluster.holder(partition);
-            if let Some(count) = holder.and_then(|holder| load.get_mut(&holder)) {
+            let primary = self.cluster.primary(partition);
+            if let Some(count) = primary.and_then(|primary| load.get_mut(&primary)) {
                 *count += 1;
             }
             standbys &= self.cluster.standby(partition).is_some() == (load.len() > 1);
@@ -150,12 +151,12 @@ impl World {
                 let id = BlockId { receiver, seq };
                 let (rows, bytes) = (100, 6_400);
                 let meta = BlockMeta { id, rows, bytes };
-                let marks = vec![Mark {
+                let offsets = vec![ProducerOffset {
                     input: 0,
                     producer: producer(worker),
                     last: seq + 1,
                 }];
-                let block = StoredBlock { meta, marks };
+                let block = StoredBlock { meta, offsets };
                 self.unreported.entry(receiver).or_default().push(meta);
                 self.held.insert(id, block.clone());
                 for worker in self.peers.get(&worker).copied().into_iter().chain([worker]) {
@@ -295,7 +296,7 @@ impl World {
             ClusterCommand::Fence { at, lost } => {
                 cost.message(at);
                 let from_lost = |id: &BlockId| self.cluster.worker_of(id.receiver) == Some(lost);
-                let has = |id: &BlockId| self.cluster.holders(*id).contains(&at);
+                let has = |id: &BlockId| self.cluster.stored_on(*id).contains(&at);
                 let held = self.held.iter().filter(|&(id, _)| from_lost(id) && has(id));
                 let blocks = held.map(|(_, block)| block.clone()).collect();
                 self.answers.push_back(ClusterEvent::Fenced {
@@ -310,7 +311,7 @@ impl World {
                 self.answers
                     .push_back(ClusterEvent::Retired { worker, blocks });
             }
-            ClusterCommand::Gone { receiver, blocks } => {
+            ClusterCommand::ReceiverLost { receiver, blocks } => {
                 drop(self.control(vec![Event::Left { receiver, blocks }], cost));
             }
             ClusterCommand::Copy { block, to, .. } => {
@@ -322,12 +323,12 @@ impl World {
             }
             ClusterCommand::Assign {
                 partition,
-                holder,
+                primary,
                 standby,
                 next,
             } => {
-                let parts = [Some(holder), standby, next].into_iter().flatten();
-                self.assign(partition, holder, parts.collect(), cost);
+                let parts = [Some(primary), standby, next].into_iter().flatten();
+                self.assign(partition, primary, parts.collect(), cost);
             }
             ClusterCommand::CopyState {
                 partition,
@@ -340,7 +341,7 @@ impl World {
                 self.copying.push_back((partition, to, copy));
             }
             ClusterCommand::StateLost { partition, copy } => {
-                self.to_remake.insert(partition, copy);
+                self.recovering.insert(partition, copy);
             }
             ClusterCommand::Drop { worker, .. }
             | ClusterCommand::Grant { worker, .. }
@@ -355,7 +356,7 @@ impl World {
     fn assign(
         &mut self,
         partition: u32,
-        holder: WorkerId,
+        primary: WorkerId,
         assigned: Vec<WorkerId>,
         cost: &mut Cost,
     ) {
@@ -372,11 +373,11 @@ impl World {
                 cost.message(worker);
             }
         }
-        if let Some(copy) = self.to_remake.remove(&partition) {
-            parts.insert(holder, copy);
+        if let Some(copy) = self.recovering.remove(&partition) {
+            parts.insert(primary, copy);
             let version = BatchTime(self.now.0 / 1_000);
             self.answers.push_back(ClusterEvent::Installed {
-                worker: holder,
+                worker: primary,
                 partition,
                 version,
                 copy,

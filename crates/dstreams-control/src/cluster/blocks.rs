@@ -7,25 +7,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::copies::Copies;
 use super::roster::Roster;
-use super::{ClusterCommand, Mark, WorkerId};
+use super::{ClusterCommand, ProducerOffset, WorkerId};
 use crate::{BlockId, BlockMeta, ReceiverId};
 
 #[derive(Debug)]
 struct Block {
     meta: BlockMeta,
-    marks: Vec<Mark>,
+    offsets: Vec<ProducerOffset>,
     /// Sorted.
-    holders: Vec<WorkerId>,
+    stored_on: Vec<WorkerId>,
 }
 
 #[derive(Debug)]
 pub(super) struct Blocks {
     all: BTreeMap<BlockId, Block>,
-    held: BTreeMap<WorkerId, BTreeSet<BlockId>>,
+    by_worker: BTreeMap<WorkerId, BTreeSet<BlockId>>,
     /// Blocks that too few open workers store.
     lacking: BTreeSet<BlockId>,
     /// The part of `lacking` that each draining worker stores.
-    to_give: BTreeMap<WorkerId, BTreeSet<BlockId>>,
+    to_hand_over: BTreeMap<WorkerId, BTreeSet<BlockId>>,
     copies: Copies,
     /// [`Roster::needed`] when `lacking` was last complete.
     needed: usize,
@@ -34,26 +34,26 @@ pub(super) struct Blocks {
 /// A block that is no longer stored.
 #[derive(Debug)]
 pub(super) struct Removed {
-    pub marks: Vec<Mark>,
-    pub holders: Vec<WorkerId>,
+    pub offsets: Vec<ProducerOffset>,
+    pub stored_on: Vec<WorkerId>,
     /// The receiver has no other block.
     pub last: bool,
 }
 
 impl Blocks {
-    pub(super) fn new(max_copying: usize) -> Self {
+    pub(super) fn new(max_concurrent_copies: usize) -> Self {
         Self {
             all: BTreeMap::new(),
-            held: BTreeMap::new(),
+            by_worker: BTreeMap::new(),
             lacking: BTreeSet::new(),
-            to_give: BTreeMap::new(),
-            copies: Copies::new(max_copying),
+            to_hand_over: BTreeMap::new(),
+            copies: Copies::new(max_concurrent_copies),
             needed: 1,
         }
     }
 
-    pub(super) fn holders(&self, block: BlockId) -> &[WorkerId] {
-        self.all.get(&block).map_or(&[], |it| &it.holders)
+    pub(super) fn stored_on(&self, block: BlockId) -> &[WorkerId] {
+        self.all.get(&block).map_or(&[], |it| &it.stored_on)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -68,30 +68,30 @@ impl Blocks {
     pub(super) fn insert(
         &mut self,
         meta: BlockMeta,
-        marks: Vec<Mark>,
-        holders: BTreeSet<WorkerId>,
+        offsets: Vec<ProducerOffset>,
+        stored_on: BTreeSet<WorkerId>,
         roster: &Roster,
     ) {
-        for &holder in &holders {
-            self.held.entry(holder).or_default().insert(meta.id);
+        for &at in &stored_on {
+            self.by_worker.entry(at).or_default().insert(meta.id);
         }
         let block = Block {
             meta,
-            marks,
-            holders: holders.into_iter().collect(),
+            offsets,
+            stored_on: stored_on.into_iter().collect(),
         };
         self.all.insert(meta.id, block);
         self.review(meta.id, roster);
     }
 
     /// A live worker stores a block.
-    pub(super) fn hold(&mut self, block: BlockId, worker: WorkerId, roster: &Roster) {
+    pub(super) fn add_copy(&mut self, block: BlockId, worker: WorkerId, roster: &Roster) {
         let Some(it) = self.all.get_mut(&block) else {
             return;
         };
-        if let Err(at) = it.holders.binary_search(&worker) {
-            it.holders.insert(at, worker);
-            self.held.entry(worker).or_default().insert(block);
+        if let Err(at) = it.stored_on.binary_search(&worker) {
+            it.stored_on.insert(at, worker);
+            self.by_worker.entry(worker).or_default().insert(block);
             self.review(block, roster);
         }
     }
@@ -105,11 +105,11 @@ impl Blocks {
 
     /// The worker is lost; returns the blocks that it stored, and those with a copy to or from it.
     pub(super) fn lose(&mut self, worker: WorkerId, roster: &Roster) -> BTreeSet<BlockId> {
-        self.to_give.remove(&worker);
-        let mut touched = self.held.remove(&worker).unwrap_or_default();
+        self.to_hand_over.remove(&worker);
+        let mut touched = self.by_worker.remove(&worker).unwrap_or_default();
         for block in &touched {
             if let Some(it) = self.all.get_mut(block) {
-                it.holders.retain(|&holder| holder != worker);
+                it.stored_on.retain(|&at| at != worker);
             }
         }
         touched.extend(self.copies.lose(worker));
@@ -119,8 +119,8 @@ impl Blocks {
 
     /// The worker drains: others must store its blocks.
     pub(super) fn drain(&mut self, worker: WorkerId, roster: &Roster) {
-        self.to_give.insert(worker, BTreeSet::new());
-        for block in self.held.get(&worker).cloned().unwrap_or_default() {
+        self.to_hand_over.insert(worker, BTreeSet::new());
+        for block in self.by_worker.get(&worker).cloned().unwrap_or_default() {
             self.review(block, roster);
         }
     }
@@ -138,20 +138,24 @@ impl Blocks {
     }
 
     /// Whether every block of the worker has enough copies elsewhere.
-    pub(super) fn has_given_all(&self, worker: WorkerId) -> bool {
-        self.to_give.get(&worker).is_none_or(BTreeSet::is_empty)
+    pub(super) fn has_handed_over(&self, worker: WorkerId) -> bool {
+        self.to_hand_over
+            .get(&worker)
+            .is_none_or(BTreeSet::is_empty)
     }
 
     /// Whether no worker stores the block, so that it cannot be copied.
     pub(super) fn is_lost(&self, block: BlockId) -> bool {
-        self.all.get(&block).is_some_and(|it| it.holders.is_empty())
+        self.all
+            .get(&block)
+            .is_some_and(|it| it.stored_on.is_empty())
     }
 
     /// The blocks of a receiver: those that some worker stores, and those that none does.
     pub(super) fn survivors(&self, receiver: ReceiverId) -> (Vec<BlockMeta>, Vec<BlockId>) {
         let (mut survive, mut lost) = (Vec::new(), Vec::new());
         for (&id, block) in self.all.range(all_of(receiver)) {
-            match block.holders.is_empty() {
+            match block.stored_on.is_empty() {
                 true => lost.push(id),
                 false => survive.push(block.meta),
             }
@@ -161,19 +165,19 @@ impl Blocks {
 
     pub(super) fn remove(&mut self, block: BlockId) -> Option<Removed> {
         let it = self.all.remove(&block)?;
-        for holder in &it.holders {
-            if let Some(held) = self.held.get_mut(holder) {
-                held.remove(&block);
+        for at in &it.stored_on {
+            if let Some(blocks) = self.by_worker.get_mut(at) {
+                blocks.remove(&block);
             }
         }
         self.lacking.remove(&block);
-        for to_give in self.to_give.values_mut() {
-            to_give.remove(&block);
+        for to_hand_over in self.to_hand_over.values_mut() {
+            to_hand_over.remove(&block);
         }
         self.copies.forget(block);
         Some(Removed {
-            marks: it.marks,
-            holders: it.holders,
+            offsets: it.offsets,
+            stored_on: it.stored_on,
             last: self.all.range(all_of(block.receiver)).next().is_none(),
         })
     }
@@ -188,9 +192,9 @@ impl Blocks {
             else {
                 continue;
             };
-            let open = it.holders.iter().filter(|&&holder| roster.is_open(holder));
+            let open = it.stored_on.iter().filter(|&&at| roster.is_open(at));
             let missing = roster.needed().saturating_sub(open.count());
-            if let Some((from, to)) = self.copies.start(block, &it.holders, missing, roster) {
+            if let Some((from, to)) = self.copies.start(block, &it.stored_on, missing, roster) {
                 out.push(ClusterCommand::Copy { block, from, to });
             }
         }
@@ -201,7 +205,7 @@ impl Blocks {
         let Some(it) = self.all.get(&block) else {
             return;
         };
-        let open = it.holders.iter().filter(|&&holder| roster.is_open(holder));
+        let open = it.stored_on.iter().filter(|&&at| roster.is_open(at));
         let lacking = open.count() < roster.needed();
         if lacking {
             self.lacking.insert(block);
@@ -209,11 +213,11 @@ impl Blocks {
         } else {
             self.lacking.remove(&block);
         }
-        for (worker, to_give) in &mut self.to_give {
-            if lacking && it.holders.binary_search(worker).is_ok() {
-                to_give.insert(block);
+        for (worker, to_hand_over) in &mut self.to_hand_over {
+            if lacking && it.stored_on.binary_search(worker).is_ok() {
+                to_hand_over.insert(block);
             } else {
-                to_give.remove(&block);
+                to_hand_over.remove(&block);
             }
         }
     }

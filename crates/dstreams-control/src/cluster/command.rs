@@ -20,7 +20,7 @@ pub enum ClusterCommand {
         receiver: ReceiverId,
         /// For an input with one receiver: the safe offset of each part of its source, where the source resumes.
         /// Records beyond it were in no batch and never will be.
-        positions: Vec<(Arc<str>, u64)>,
+        offsets: Vec<(Arc<str>, u64)>,
     },
     /// The peer to which a worker copies the blocks it receives; given when it changes, none at first. Copies name
     /// their addressee, so a worker that returned under a new id refuses those meant for the old one.
@@ -38,7 +38,7 @@ pub enum ClusterCommand {
         lost: WorkerId,
     },
     /// A receiver is gone, and every worker was asked which of its blocks survive. Tell the controller `Left`.
-    Gone {
+    ReceiverLost {
         /// The receiver.
         receiver: ReceiverId,
         /// Its surviving blocks that are not forgotten, sorted by id. Blocks after one that was never stored are left
@@ -63,7 +63,7 @@ pub enum ClusterCommand {
     },
     /// Acknowledged blocks of a lost worker may be gone that the master never heard of: a worker that could have
     /// reported its survivors was lost before it answered, or this one was lost before it answered for a peer. Given
-    /// before the `Gone` of any of its receivers.
+    /// before the `ReceiverLost` of any of its receivers.
     SurvivorsUnknown {
         /// The lost worker.
         lost: WorkerId,
@@ -109,7 +109,7 @@ pub enum ClusterCommand {
         /// The partition.
         partition: u32,
         /// The primary: runs its tasks.
-        holder: WorkerId,
+        primary: WorkerId,
         /// Takes over when the primary is lost.
         standby: Option<WorkerId>,
         /// Receives a copy of the state and becomes the standby once it has all of it; until then the present one
@@ -130,7 +130,7 @@ pub enum ClusterCommand {
     },
     /// No worker has the whole state of the partition as of the last commit. The primary that is assigned next must
     /// recover it, then report `Installed`; a copy that it was receiving is void. Given again if that primary is lost
-    /// first. After `StateVoid` it may be the same worker.
+    /// first. After `StateInvalidated` it may be the same worker.
     StateLost {
         /// The partition.
         partition: u32,

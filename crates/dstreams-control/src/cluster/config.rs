@@ -2,7 +2,7 @@
 //!
 //! A bound of zero counts as one.
 
-use super::Mark;
+use super::ProducerOffset;
 use crate::BatchTime;
 
 /// Which process receives an input.
@@ -34,10 +34,10 @@ pub struct ClusterConfig {
     /// as of that batch, then reports `Installed` with copy 1.
     pub restored: Option<BatchTime>,
     /// The last durable record by input and producer, from an earlier master; least recently active first.
-    pub known: Vec<Mark>,
+    pub producer_offsets: Vec<ProducerOffset>,
     /// Concurrent copies of blocks, and separately of states of partitions. Default 16: enough to keep some links
     /// busy, without starving the batches.
-    pub max_copying: usize,
+    pub max_concurrent_copies: usize,
     /// Producers without a live owner whose offsets are remembered, some 200 bytes each. Default 100 000. A
     /// forgotten producer starts from scratch: what it sends again may be taken twice. Parts of a source with one
     /// receiver do not count: they are always remembered.
@@ -57,8 +57,8 @@ impl ClusterConfig {
             inputs,
             first_receiver: 0,
             restored: None,
-            known: Vec::new(),
-            max_copying: 16,
+            producer_offsets: Vec::new(),
+            max_concurrent_copies: 16,
             max_producers: 100_000,
             max_standby_lag: 8,
         }

@@ -64,7 +64,7 @@ impl Copies {
     pub(super) fn start(
         &mut self,
         block: BlockId,
-        holders: &[WorkerId],
+        stored_on: &[WorkerId],
         missing: usize,
         roster: &Roster,
     ) -> Option<(WorkerId, WorkerId)> {
@@ -72,14 +72,14 @@ impl Copies {
         let open = |to: &&WorkerId| roster.is_open(**to);
         let under_way = attempts.to.iter().filter(open).count();
         let turn = usize::try_from(block.seq).unwrap_or_default();
-        if under_way >= missing || holders.is_empty() {
+        if under_way >= missing || stored_on.is_empty() {
             return None;
         }
         // Each failure also moves on to another source.
-        let from = *holders.get(turn.wrapping_add(attempts.failed.len()) % holders.len())?;
+        let from = *stored_on.get(turn.wrapping_add(attempts.failed.len()) % stored_on.len())?;
         let free: Vec<_> = roster
             .after(from)
-            .filter(|to| !holders.contains(to) && !attempts.to.contains(to))
+            .filter(|to| !stored_on.contains(to) && !attempts.to.contains(to))
             .collect();
         let mut fresh: Vec<_> = free
             .iter()
@@ -89,8 +89,9 @@ impl Copies {
             attempts.failed.clear();
             fresh = free.iter().collect();
         }
-        // A single holder has perhaps just sent it to its peer, so start there; else spread over all workers.
-        let at = if holders.len() == 1 { 0 } else { turn };
+        // A single worker that stores it has perhaps just sent it to its peer, so start there; else spread over all
+        // workers.
+        let at = if stored_on.len() == 1 { 0 } else { turn };
         let to = **fresh.get(at.checked_rem(fresh.len())?)?;
         attempts.to.insert(to);
         self.under_way.insert((to, block), from);

@@ -77,7 +77,7 @@ pub enum ClusterEvent {
     },
     /// Parts of an input's source no longer exist, and never return: where the source resumes, their offsets are left
     /// out.
-    PartsGone {
+    PartsRemoved {
         /// The input; one whose source runs on one worker.
         input: u32,
         /// Their names.
@@ -134,7 +134,7 @@ pub enum ClusterEvent {
     },
     /// All states on the workers are void, since a batch that is set aside may have changed them: they must be
     /// recovered as of the last commit, as after a loss (`StateLost`). Earlier reports about them are stale.
-    StateVoid,
+    StateInvalidated,
     /// A batch is committed. Not before the present primary of each partition that it changed has installed it, as
     /// [`version`](super::Cluster::version) says; if the primary changes first, the new one must install it too.
     Committed {

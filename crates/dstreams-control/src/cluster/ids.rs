@@ -1,4 +1,4 @@
-//! Names of workers and of what they store: [`WorkerId`], [`StoredBlock`], [`Mark`].
+//! Names of workers and of what they store: [`WorkerId`], [`StoredBlock`], [`ProducerOffset`].
 //!
 //! Records never come here, as everywhere in this crate.
 
@@ -26,12 +26,12 @@ pub struct StoredBlock {
     /// The block.
     pub meta: BlockMeta,
     /// One for each producer with records in it.
-    pub marks: Vec<Mark>,
+    pub offsets: Vec<ProducerOffset>,
 }
 
 /// A block contains records of a producer up to an offset.
 #[derive(Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
-pub struct Mark {
+pub struct ProducerOffset {
     /// The input.
     pub input: u32,
     /// The producer's name, unique within the input.

@@ -10,7 +10,7 @@ use super::blocks::Blocks;
 use super::fences::Fences;
 use super::partitions::Partitions;
 use super::producers::Producers;
-use super::receivers::{Receivers, Standing};
+use super::receivers::{BlockStatus, Receivers};
 use super::roster::Roster;
 use super::{ClusterCommand, ClusterConfig, ClusterEvent, StoredBlock, WorkerId};
 use crate::{BatchTime, BlockId, ReceiverId};
@@ -32,18 +32,19 @@ impl Cluster {
     /// A cluster without workers.
     #[must_use]
     pub fn new(config: ClusterConfig) -> Self {
-        let (max_copying, max_lag) = (config.max_copying, config.max_standby_lag);
-        let mut partitions = Partitions::new(config.partitions, max_copying, max_lag);
+        let (max_concurrent_copies, max_lag) =
+            (config.max_concurrent_copies, config.max_standby_lag);
+        let mut partitions = Partitions::new(config.partitions, max_concurrent_copies, max_lag);
         if let Some(batch) = config.restored {
             partitions.restore(batch);
         }
         let mut producers = Producers::new(config.max_producers, &config.inputs);
-        producers.know(&config.known);
+        producers.restore(&config.producer_offsets);
         Self {
             roster: Roster::new(config.copies),
             receivers: Receivers::new(&config),
             fences: Fences::default(),
-            blocks: Blocks::new(max_copying),
+            blocks: Blocks::new(max_concurrent_copies),
             producers,
             partitions,
             drops: BTreeMap::new(),
@@ -99,9 +100,9 @@ impl Cluster {
                 blocks.into_iter().for_each(|block| self.forget(block));
             }
             ClusterEvent::SourceEnded { input } => self.receivers.source_ended(input),
-            ClusterEvent::PartsGone { input, parts } => {
+            ClusterEvent::PartsRemoved { input, parts } => {
                 let parts = parts.into_iter();
-                parts.for_each(|part| self.producers.gone((input, part)));
+                parts.for_each(|part| self.producers.remove_part((input, part)));
             }
             ClusterEvent::Claim {
                 input,
@@ -139,7 +140,7 @@ impl Cluster {
                 to,
                 copy,
             } => self.partitions.copy_failed(partition, to, copy),
-            ClusterEvent::StateVoid => self.partitions.void(out),
+            ClusterEvent::StateInvalidated => self.partitions.invalidate(out),
             ClusterEvent::Committed { batch } => self.partitions.committed(batch),
         }
     }
@@ -149,14 +150,14 @@ impl Cluster {
             return;
         }
         // Peers first: a block received without one is stored only once.
-        self.roster.tell_peers(out);
+        self.roster.assign_peers(out);
         self.receivers.join(worker, out);
         self.roster_changed(out);
     }
 
     fn drain(&mut self, worker: WorkerId, out: &mut Vec<ClusterCommand>) {
         if self.roster.drain(worker) {
-            self.roster.tell_peers(out);
+            self.roster.assign_peers(out);
             self.blocks.drain(worker, &self.roster);
             self.roster_changed(out);
         }
@@ -172,7 +173,7 @@ impl Cluster {
         for &at in &asked {
             out.push(ClusterCommand::Fence { at, lost: worker });
         }
-        self.roster.tell_peers(out);
+        self.roster.assign_peers(out);
         let mut unknown = self.fences.lose(worker);
         if !unknown.is_empty() {
             // It may have acknowledged blocks because one of those had them; the master may not know of them.
@@ -202,23 +203,23 @@ impl Cluster {
         if !self.roster.is_live(worker) {
             return;
         }
-        for StoredBlock { meta, marks } in blocks {
+        for StoredBlock { meta, offsets } in blocks {
             self.blocks.copy_ended(meta.id, worker, false);
-            let held = self.blocks.contains(meta.id);
-            match self.receivers.standing(meta.id) {
-                Standing::Foreign => {}
-                Standing::Over if !held => {
+            let is_stored = self.blocks.contains(meta.id);
+            match self.receivers.block_status(meta.id) {
+                BlockStatus::Foreign => {}
+                BlockStatus::Settled if !is_stored => {
                     self.drops.entry(worker).or_default().insert(meta.id);
                 }
-                Standing::Wanted { receiver_at } if !held => {
-                    self.receivers.held(meta.id, worker);
-                    self.producers.mark(meta.id, &marks);
-                    let holders = receiver_at.into_iter().chain([worker]).collect();
-                    self.blocks.insert(meta, marks, holders, &self.roster);
+                BlockStatus::Wanted { receiver_at } if !is_stored => {
+                    self.receivers.note_stored(meta.id, worker);
+                    self.producers.add_offsets(meta.id, &offsets);
+                    let stored_on = receiver_at.into_iter().chain([worker]).collect();
+                    self.blocks.insert(meta, offsets, stored_on, &self.roster);
                 }
-                Standing::Wanted { .. } | Standing::Over => {
-                    self.receivers.held(meta.id, worker);
-                    self.blocks.hold(meta.id, worker, &self.roster);
+                BlockStatus::Wanted { .. } | BlockStatus::Settled => {
+                    self.receivers.note_stored(meta.id, worker);
+                    self.blocks.add_copy(meta.id, worker, &self.roster);
                 }
             }
         }
@@ -230,8 +231,8 @@ impl Cluster {
     }
 
     fn drop_everywhere(&mut self, block: BlockId, safe: bool) {
-        for holder in self.remove(block, safe) {
-            self.drops.entry(holder).or_default().insert(block);
+        for worker in self.remove(block, safe) {
+            self.drops.entry(worker).or_default().insert(block);
         }
     }
 
@@ -248,11 +249,11 @@ impl Cluster {
         let Some(removed) = self.blocks.remove(block) else {
             return Vec::new();
         };
-        self.producers.unmark(block, &removed.marks, safe);
+        self.producers.remove_offsets(block, &removed.offsets, safe);
         if removed.last {
             self.receivers.release(block.receiver);
         }
-        removed.holders
+        removed.stored_on
     }
 
     fn finish_fences(&mut self, out: &mut Vec<ClusterCommand>) {
@@ -271,7 +272,7 @@ impl Cluster {
                 if blocks.is_empty() {
                     self.receivers.release(receiver);
                 }
-                out.push(ClusterCommand::Gone { receiver, blocks });
+                out.push(ClusterCommand::ReceiverLost { receiver, blocks });
             }
             let known = (&self.roster, &self.receivers);
             self.producers.fenced(lost, known, out);
@@ -285,11 +286,8 @@ impl Cluster {
         let open = self.roster.open().iter().copied();
         self.receivers.place(open, out);
         for command in out.iter_mut().skip(before) {
-            if let ClusterCommand::Receive {
-                input, positions, ..
-            } = command
-            {
-                *positions = self.producers.positions(*input, &self.receivers);
+            if let ClusterCommand::Receive { input, offsets, .. } = command {
+                *offsets = self.producers.offsets(*input, &self.receivers);
             }
         }
     }
@@ -297,15 +295,15 @@ impl Cluster {
     /// Lets drained workers leave. Each first retires: it reports the blocks that others sent it and accepts no more.
     /// Its peers may not have heard yet that it drains, and blocks that it leaves with would be lost unnoticed.
     fn release_drained(&mut self, out: &mut Vec<ClusterCommand>) {
-        let has_given_all = |&worker: &WorkerId| {
-            self.blocks.has_given_all(worker) && self.partitions.has_given_all(worker)
+        let has_handed_over = |&worker: &WorkerId| {
+            self.blocks.has_handed_over(worker) && self.partitions.has_handed_over(worker)
         };
         let drained: Vec<_> = self
             .roster
             .draining()
             .iter()
             .copied()
-            .filter(has_given_all)
+            .filter(has_handed_over)
             .collect();
         for worker in drained {
             if self.roster.is_retired(worker) {
@@ -324,14 +322,14 @@ impl Cluster {
 
     /// The workers that store the block, by id.
     #[must_use]
-    pub fn holders(&self, block: BlockId) -> &[WorkerId] {
-        self.blocks.holders(block)
+    pub fn stored_on(&self, block: BlockId) -> &[WorkerId] {
+        self.blocks.stored_on(block)
     }
 
     /// The primary of the partition of state; `None` without workers.
     #[must_use]
-    pub fn holder(&self, partition: u32) -> Option<WorkerId> {
-        self.partitions.holder(partition)
+    pub fn primary(&self, partition: u32) -> Option<WorkerId> {
+        self.partitions.primary(partition)
     }
 
     /// The worker that receives a copy of the partition's state, to become its standby.
@@ -363,8 +361,8 @@ impl Cluster {
     /// which they begin. Ask after [`ClusterEvent::Committed`]; all others can be released. If needed ones had to be
     /// released all the same (they are bounded), the standby falls behind and receives the whole state again.
     #[must_use]
-    pub fn needs(&self) -> Vec<(u32, BatchTime)> {
-        self.partitions.needs()
+    pub fn missing_changes(&self) -> Vec<(u32, BatchTime)> {
+        self.partitions.missing_changes()
     }
 
     /// The input of a receiver: from its `Receive` until it is gone and all its blocks are forgotten or lost.
@@ -381,7 +379,7 @@ impl Cluster {
 
     /// The number of blocks that are stored and not forgotten.
     #[must_use]
-    pub fn held_blocks(&self) -> usize {
+    pub fn stored_blocks(&self) -> usize {
         self.blocks.len()
     }
 

@@ -20,9 +20,10 @@
 //! | `Retire` | `Retired` |
 //! | `Drained` | `Lost`, when it has left |
 //!
-//! The two machines meet here: `Receive` is the controller's `Joined`, `Gone` is its `Left`, and its `Forget` is
-//! `Forgotten` here. A worker's report for a batch is passed on as `Stored` first and then as `Reported`, so no cut
-//! names a block without a known holder. A lost worker's reports are not passed on: `Gone` brings its blocks.
+//! The two machines meet here: `Receive` is the controller's `Joined`, `ReceiverLost` is its `Left`, and its `Forget`
+//! is `Forgotten` here. A worker's report for a batch is passed on as `Stored` first and then as `Reported`, so no cut
+//! names a block that no worker is known to store. A lost worker's reports are not passed on: `ReceiverLost` brings its
+//! blocks.
 //!
 //! ```
 //! use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, StoredBlock, WorkerId};
@@ -30,7 +31,7 @@
 //!
 //! let mut cluster = Cluster::new(ClusterConfig::new(vec![InputKind::Everywhere], 0));
 //! let [one, two] = [WorkerId(1), WorkerId(2)];
-//! let receive = |worker, receiver| ClusterCommand::Receive { worker, input: 0, receiver: ReceiverId(receiver), positions: vec![] };
+//! let receive = |worker, receiver| ClusterCommand::Receive { worker, input: 0, receiver: ReceiverId(receiver), offsets: vec![] };
 //! let peer = |worker, to| ClusterCommand::Peer { worker, to };
 //!
 //! assert_eq!(cluster.step(ClusterEvent::Joined { worker: one }), [receive(one, 1)]);
@@ -40,15 +41,15 @@
 //! // Worker 1 has received a block, and worker 2 has its replica.
 //! let id = BlockId { receiver: ReceiverId(1), seq: 0 };
 //! let meta = BlockMeta { id, rows: 10, bytes: 640 };
-//! let blocks = vec![StoredBlock { meta, marks: vec![] }];
+//! let blocks = vec![StoredBlock { meta, offsets: vec![] }];
 //! cluster.step(ClusterEvent::Stored { worker: two, blocks: blocks.clone() });
-//! assert_eq!(cluster.holders(id), [one, two]);
+//! assert_eq!(cluster.stored_on(id), [one, two]);
 //!
 //! // The survivors of worker 1 are known once every other worker refuses it.
 //! let commands = cluster.step(ClusterEvent::Lost { worker: one });
 //! assert_eq!(commands, [ClusterCommand::Fence { at: two, lost: one }, peer(two, None)]);
 //! let commands = cluster.step(ClusterEvent::Fenced { worker: two, lost: one, blocks });
-//! assert_eq!(commands, [ClusterCommand::Gone { receiver: ReceiverId(1), blocks: vec![meta] }]);
+//! assert_eq!(commands, [ClusterCommand::ReceiverLost { receiver: ReceiverId(1), blocks: vec![meta] }]);
 //! ```
 //!
 //! # Promises
@@ -64,8 +65,9 @@
 //! * A partition's primary has all of its committed state, or `StateLost` was given.
 //!
 //! If more are lost, the machine reports it: `BlockLost` for a block it knows, `SurvivorsUnknown` where an unknown
-//! one may be gone, `StateLost`; all of them before the `Gone` that leaves the block out. A master whose workers keep
-//! journals then ends and executes nothing more: the next one finds the acknowledged blocks in the journals.
+//! one may be gone, `StateLost`; all of them before the `ReceiverLost` that leaves the block out. A master whose
+//! workers keep journals then ends and executes nothing more: the next one finds the acknowledged blocks in the
+//! journals.
 //!
 //! Whatever is lost: no command addresses a lost worker, no receiver id is used twice, and a forgotten block is
 //! dropped by every worker that stores it.
@@ -92,5 +94,5 @@ mod spread;
 pub use command::ClusterCommand;
 pub use config::{ClusterConfig, InputKind};
 pub use event::ClusterEvent;
-pub use ids::{Mark, StoredBlock, WorkerId};
+pub use ids::{ProducerOffset, StoredBlock, WorkerId};
 pub use machine::Cluster;

@@ -27,7 +27,7 @@ pub(super) struct Part {
 
 #[derive(Debug)]
 pub(super) struct Partition {
-    pub holder: Option<Part>,
+    pub primary: Option<Part>,
     /// Takes over when the primary is lost.
     pub standby: Option<Part>,
     /// Receives a copy of the state; becomes the standby when it has all of it.
@@ -38,7 +38,7 @@ pub(super) struct Partition {
     pub stale: bool,
     /// The state was lost, and is recovered under this number: until the primary has the newest version again,
     /// nothing can be copied or moved.
-    pub to_remake: Option<u64>,
+    pub recovering: Option<u64>,
     /// Some worker has installed a version.
     installed: bool,
     /// The newest committed version.
@@ -57,7 +57,7 @@ type Assigned = (WorkerId, Option<WorkerId>, Option<WorkerId>);
 #[derive(Debug)]
 pub(super) struct Partitions {
     pub(super) all: BTreeMap<u32, Partition>,
-    pub(super) max_copying: usize,
+    pub(super) max_concurrent_copies: usize,
     max_lag: u64,
     /// The number of the last state copy or recovery.
     pub(super) copies: u64,
@@ -77,12 +77,12 @@ pub(super) struct Partitions {
 }
 
 impl Partitions {
-    pub(super) fn new(count: u32, max_copying: usize, max_lag: u64) -> Self {
+    pub(super) fn new(count: u32, max_concurrent_copies: usize, max_lag: u64) -> Self {
         Self {
             all: (0..count)
                 .map(|partition| (partition, Partition::new()))
                 .collect(),
-            max_copying: max_copying.max(1),
+            max_concurrent_copies: max_concurrent_copies.max(1),
             max_lag: max_lag.max(1),
             copies: 0,
             committed: None,
@@ -101,7 +101,7 @@ impl Partitions {
         self.committed = Some(batch);
         for it in self.all.values_mut() {
             it.newest = Some(batch);
-            it.to_remake = Some(RESTORED);
+            it.recovering = Some(RESTORED);
         }
     }
 
@@ -125,18 +125,18 @@ impl Partitions {
             if it.next.take_if(|part| part.worker == worker).is_some() {
                 self.lagging.remove(&partition);
             }
-            if it.holder.is_none_or(|holder| holder.worker != worker) {
+            if it.primary.is_none_or(|primary| primary.worker != worker) {
                 continue;
             }
             if it.is_complete() || it.is_untouched() {
-                it.holder = it.standby.take();
+                it.primary = it.standby.take();
                 it.promote_next();
             } else {
                 self.copies = self.copies.saturating_add(1);
                 let copy = self.copies;
-                it.to_remake = Some(copy);
+                it.recovering = Some(copy);
                 let heir = it.standby.take().or_else(|| it.next.take());
-                it.holder = heir.map(|part| Part {
+                it.primary = heir.map(|part| Part {
                     copy,
                     version: None,
                     ..part
@@ -152,15 +152,15 @@ impl Partitions {
     }
 
     /// All states are void: primaries recover theirs, and copies follow.
-    pub(super) fn void(&mut self, out: &mut Vec<ClusterCommand>) {
+    pub(super) fn invalidate(&mut self, out: &mut Vec<ClusterCommand>) {
         self.unsettled = true;
         self.pending.clear();
         self.lagging.clear();
         for (&partition, it) in &mut self.all {
             self.copies = self.copies.saturating_add(1);
             let copy = self.copies;
-            it.to_remake = Some(copy);
-            it.holder = it.holder.map(|part| Part {
+            it.recovering = Some(copy);
+            it.primary = it.primary.map(|part| Part {
                 copy,
                 version: None,
                 ..part
@@ -187,10 +187,10 @@ impl Partitions {
         let could_move = it.can_move();
         let is_from = |part: &&mut Part| (part.worker, part.copy) == (worker, copy);
         let watched = it.watched() == Some(worker);
-        let part = if let Some(holder) = it.holder.as_mut().filter(is_from) {
-            let made = it.to_remake.take_if(|_| Some(version) >= it.newest);
+        let part = if let Some(primary) = it.primary.as_mut().filter(is_from) {
+            let made = it.recovering.take_if(|_| Some(version) >= it.newest);
             self.unsettled |= made.is_some();
-            holder
+            primary
         } else if let Some(standby) = it.standby.as_mut().filter(is_from) {
             standby
         } else if let Some(next) = it.next.as_mut().filter(is_from) {
@@ -298,12 +298,12 @@ impl Partitions {
         let worker = |part: Option<Part>| part.map(|part| part.worker);
         for (&partition, it) in &mut self.all {
             let (standby, next) = (worker(it.standby), worker(it.next));
-            let now = it.holder.map(|part| (part.worker, standby, next));
-            if let Some((holder, standby, next)) = now.filter(|_| now != it.assigned) {
+            let now = it.primary.map(|part| (part.worker, standby, next));
+            if let Some((primary, standby, next)) = now.filter(|_| now != it.assigned) {
                 it.assigned = now;
                 out.push(ClusterCommand::Assign {
                     partition,
-                    holder,
+                    primary,
                     standby,
                     next,
                 });
@@ -314,7 +314,7 @@ impl Partitions {
             let Some(it) = self.all.get(&partition) else {
                 continue;
             };
-            if let (Some(from), Some(to)) = (it.holder, it.next) {
+            if let (Some(from), Some(to)) = (it.primary, it.next) {
                 out.push(ClusterCommand::CopyState {
                     partition,
                     from: from.worker,
@@ -324,19 +324,19 @@ impl Partitions {
             }
             self.lagging.remove(&partition);
         }
-        let parts = |it: &Partition| [it.holder, it.standby, it.next].map(worker);
+        let parts = |it: &Partition| [it.primary, it.standby, it.next].map(worker);
         self.busy = self.all.values().flat_map(parts).flatten().collect();
     }
 
     /// Partitions whose standby or `next` lacks committed changes, and the version after which these begin.
-    pub(super) fn needs(&self) -> Vec<(u32, BatchTime)> {
+    pub(super) fn missing_changes(&self) -> Vec<(u32, BatchTime)> {
         let all = self.all.iter();
         all.filter_map(|(&partition, it)| Some((partition, it.lacks_since()?)))
             .collect()
     }
 
     /// Whether the worker has no role in any partition.
-    pub(super) fn has_given_all(&self, worker: WorkerId) -> bool {
+    pub(super) fn has_handed_over(&self, worker: WorkerId) -> bool {
         !self.busy.contains(&worker)
     }
 
@@ -346,11 +346,11 @@ impl Partitions {
     }
 
     pub(super) fn version(&self, partition: u32) -> Option<BatchTime> {
-        self.all.get(&partition)?.holder?.version
+        self.all.get(&partition)?.primary?.version
     }
 
-    pub(super) fn holder(&self, partition: u32) -> Option<WorkerId> {
-        Some(self.all.get(&partition)?.holder?.worker)
+    pub(super) fn primary(&self, partition: u32) -> Option<WorkerId> {
+        Some(self.all.get(&partition)?.primary?.worker)
     }
 
     pub(super) fn standby(&self, partition: u32) -> Option<WorkerId> {
@@ -365,12 +365,12 @@ impl Partitions {
 impl Partition {
     const fn new() -> Self {
         Self {
-            holder: None,
+            primary: None,
             standby: None,
             next: None,
             since: EMPTY,
             stale: false,
-            to_remake: None,
+            recovering: None,
             installed: false,
             newest: None,
             before: BTreeSet::new(),
@@ -395,8 +395,8 @@ impl Partition {
         let has_newest = |part: Part| part.version >= self.newest;
         // `next` has nothing before its copy is complete, even where nothing is committed.
         let next = is(self.next).filter(|part| part.version.is_some());
-        let part = is(self.holder).or(is(self.standby)).or(next);
-        self.to_remake.is_none() && part.is_some_and(has_newest)
+        let part = is(self.primary).or(is(self.standby)).or(next);
+        self.recovering.is_none() && part.is_some_and(has_newest)
     }
 
     /// The worker whose lag counts: the standby, or the one that is to become it, once it has received its copy.
@@ -409,20 +409,20 @@ impl Partition {
 
     /// Whether no worker can have any state of it.
     fn is_untouched(&self) -> bool {
-        let given = self.installed || self.next.is_some() || self.to_remake.is_some();
+        let given = self.installed || self.next.is_some() || self.recovering.is_some();
         !given && self.before.is_empty()
     }
 
     /// Whether the standby may take over.
     pub(super) fn is_complete(&self) -> bool {
         let has_newest = |part: Part| part.version >= self.newest;
-        !self.stale && self.to_remake.is_none() && self.standby.is_some_and(has_newest)
+        !self.stale && self.recovering.is_none() && self.standby.is_some_and(has_newest)
     }
 
     /// Whether the standby may swap with the primary: it must also have what the primary has of a batch that is about
     /// to be committed.
     pub(super) fn can_move(&self) -> bool {
-        let held = self.holder.and_then(|holder| holder.version);
+        let held = self.primary.and_then(|primary| primary.version);
         self.is_complete() && self.standby.is_some_and(|part| part.version >= held)
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::receivers::Receivers;
 use super::roster::Roster;
-use super::{ClusterCommand, InputKind, Mark, WorkerId};
+use super::{ClusterCommand, InputKind, ProducerOffset, WorkerId};
 use crate::BlockId;
 
 /// Input and name.
@@ -42,7 +42,7 @@ struct Producer {
     /// The offset that is safe even if all stored blocks are lost.
     settled: u64,
     /// The greatest number in each stored block.
-    held: BTreeMap<BlockId, u64>,
+    stored: BTreeMap<BlockId, u64>,
     /// When it was last claimed, as a counter.
     turn: u64,
 }
@@ -85,10 +85,10 @@ impl Producers {
     }
 
     /// Adds the offsets that an earlier master left; least recently active first.
-    pub(super) fn know(&mut self, marks: &[Mark]) {
-        for mark in marks {
-            let it = self.producer(&(mark.input, Arc::clone(&mark.producer)));
-            it.settled = it.settled.max(mark.last);
+    pub(super) fn restore(&mut self, offsets: &[ProducerOffset]) {
+        for offset in offsets {
+            let it = self.producer(&(offset.input, Arc::clone(&offset.producer)));
+            it.settled = it.settled.max(offset.last);
         }
         self.trim();
     }
@@ -208,27 +208,32 @@ impl Producers {
     }
 
     /// A new block is stored.
-    pub(super) fn mark(&mut self, block: BlockId, marks: &[Mark]) {
-        for mark in marks {
-            let it = self.producer(&(mark.input, Arc::clone(&mark.producer)));
-            it.held.insert(block, mark.last);
+    pub(super) fn add_offsets(&mut self, block: BlockId, offsets: &[ProducerOffset]) {
+        for offset in offsets {
+            let it = self.producer(&(offset.input, Arc::clone(&offset.producer)));
+            it.stored.insert(block, offset.last);
         }
         self.trim();
     }
 
     /// A block is no longer stored: its records are settled, or lost.
-    pub(super) fn unmark(&mut self, block: BlockId, marks: &[Mark], safe: bool) {
-        for mark in marks {
-            let key = (mark.input, Arc::clone(&mark.producer));
+    pub(super) fn remove_offsets(
+        &mut self,
+        block: BlockId,
+        offsets: &[ProducerOffset],
+        safe: bool,
+    ) {
+        for offset in offsets {
+            let key = (offset.input, Arc::clone(&offset.producer));
             if let Some(it) = self.all.get_mut(&key) {
-                let last = it.held.remove(&block).filter(|_| safe);
+                let last = it.stored.remove(&block).filter(|_| safe);
                 it.settled = it.settled.max(last.unwrap_or_default());
             }
         }
     }
 
     /// A part of a source no longer exists. A connection's producer of that name stays.
-    pub(super) fn gone(&mut self, key: Key) {
+    pub(super) fn remove_part(&mut self, key: Key) {
         let free = |it: &Producer| matches!(it.owner, Owner::Nobody) && it.waiting.is_none();
         if !self.of_sources.contains(&key.0) || !self.all.get(&key).is_some_and(free) {
             return;
@@ -240,14 +245,14 @@ impl Producers {
     }
 
     /// The safe offset of each part of an input's source, by name.
-    pub(super) fn positions(&self, input: u32, receivers: &Receivers) -> Vec<(Arc<str>, u64)> {
+    pub(super) fn offsets(&self, input: u32, receivers: &Receivers) -> Vec<(Arc<str>, u64)> {
         let first = (input, Arc::from(""));
         let of_input = self
             .all
             .range(first..)
             .take_while(|((of, _), _)| *of == input);
-        let positions = of_input.map(|((_, part), it)| (Arc::clone(part), it.last(receivers)));
-        positions.filter(|(_, last)| *last > 0).collect()
+        let offsets = of_input.map(|((_, part), it)| (Arc::clone(part), it.last(receivers)));
+        offsets.filter(|(_, last)| *last > 0).collect()
     }
 
     /// The number of producers remembered.
@@ -293,7 +298,7 @@ impl Producer {
             waiting: None,
             newest: None,
             settled: 0,
-            held: BTreeMap::new(),
+            stored: BTreeMap::new(),
             turn,
         }
     }
@@ -317,8 +322,8 @@ impl Producer {
     /// The greatest number that is safe.
     fn last(&self, receivers: &Receivers) -> u64 {
         let follows = |&(&block, _): &(&BlockId, _)| receivers.follows(block);
-        let held = self.held.iter().filter(follows).map(|(_, &last)| last);
-        self.settled.max(held.max().unwrap_or_default())
+        let stored = self.stored.iter().filter(follows).map(|(_, &last)| last);
+        self.settled.max(stored.max().unwrap_or_default())
     }
 
     const fn owner_at(&self) -> Option<WorkerId> {

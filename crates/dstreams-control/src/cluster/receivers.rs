@@ -10,10 +10,10 @@ use crate::seq_set::SeqSet;
 use crate::{BlockId, ReceiverId};
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
-enum Life {
+enum Phase {
     Open,
     Fencing,
-    Gone,
+    Fenced,
 }
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ struct Receiver {
     input: u32,
     /// `None`: the master.
     worker: Option<WorkerId>,
-    life: Life,
+    phase: Phase,
     /// Forgotten blocks.
     forgotten: SeqSet,
     /// Blocks that were stored once. Blocks after the first gap were never acknowledged.
@@ -33,7 +33,7 @@ impl Receiver {
         Self {
             input,
             worker,
-            life: Life::Open,
+            phase: Phase::Open,
             forgotten: SeqSet::default(),
             known: SeqSet::default(),
         }
@@ -42,13 +42,13 @@ impl Receiver {
 
 /// How to treat a block that a worker reports as stored.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub(super) enum Standing {
+pub(super) enum BlockStatus {
     /// Its receiver never existed.
     Foreign,
     /// To be stored; `receiver_at` is the live worker that received it.
     Wanted { receiver_at: Option<WorkerId> },
     /// Forgotten, or of a receiver whose survivors are already determined: stored only if it is one of them.
-    Over,
+    Settled,
 }
 
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Receivers {
             worker,
             input,
             receiver,
-            positions: Vec::new(),
+            offsets: Vec::new(),
         });
     }
 
@@ -138,7 +138,7 @@ impl Receivers {
     pub(super) fn lose(&mut self, worker: WorkerId) {
         for receiver in self.of_worker.get(&worker).into_iter().flatten() {
             if let Some(receiver) = self.all.get_mut(receiver) {
-                receiver.life = Life::Fencing;
+                receiver.phase = Phase::Fencing;
             }
         }
     }
@@ -146,7 +146,7 @@ impl Receivers {
     /// The lost worker's receivers, gone now, each with the first block that was never stored.
     /// [`Receivers::release`] those without blocks.
     pub(super) fn fenced(&mut self, lost: WorkerId) -> Vec<(ReceiverId, BlockId)> {
-        let mut gone = Vec::new();
+        let mut fenced = Vec::new();
         for id in self.of_worker.remove(&lost).unwrap_or_default() {
             let Some(receiver) = self.all.get_mut(&id) else {
                 continue;
@@ -155,21 +155,21 @@ impl Receivers {
                 receiver: id,
                 seq: receiver.known.end(),
             };
-            gone.push((id, end));
-            receiver.life = Life::Gone;
+            fenced.push((id, end));
+            receiver.phase = Phase::Fenced;
             receiver.forgotten = SeqSet::default();
             receiver.known = SeqSet::default();
             if kind_of(&self.inputs, receiver.input) == Some(InputKind::One) {
                 self.unplaced.push(receiver.input);
             }
         }
-        gone
+        fenced
     }
 
     /// None of its blocks is stored any more: a receiver that is gone is forgotten.
     pub(super) fn release(&mut self, receiver: ReceiverId) {
-        let gone = |it: &Receiver| it.life == Life::Gone;
-        if self.all.get(&receiver).is_some_and(gone) {
+        let fenced = |it: &Receiver| it.phase == Phase::Fenced;
+        if self.all.get(&receiver).is_some_and(fenced) {
             self.all.remove(&receiver);
         }
     }
@@ -177,7 +177,7 @@ impl Receivers {
     /// The block is forgotten, whether it was stored or not.
     pub(super) fn forget(&mut self, block: BlockId) {
         if let Some(receiver) = self.all.get_mut(&block.receiver)
-            && receiver.life != Life::Gone
+            && receiver.phase != Phase::Fenced
         {
             receiver.forgotten.insert(block.seq);
             // Reports come in the order of the blocks.
@@ -187,8 +187,8 @@ impl Receivers {
 
     /// A worker stores the block. If its receiver's worker says so, all blocks before it were replicated as
     /// required.
-    pub(super) fn held(&mut self, block: BlockId, by: WorkerId) {
-        let there = |it: &&mut Receiver| it.life != Life::Gone;
+    pub(super) fn note_stored(&mut self, block: BlockId, by: WorkerId) {
+        let there = |it: &&mut Receiver| it.phase != Phase::Fenced;
         let Some(receiver) = self.all.get_mut(&block.receiver).filter(there) else {
             return;
         };
@@ -200,23 +200,23 @@ impl Receivers {
 
     /// Whether all blocks before it were stored too, so that its records are contiguous.
     pub(super) fn follows(&self, block: BlockId) -> bool {
-        let follows = |it: &Receiver| it.life == Life::Gone || block.seq < it.known.end();
+        let follows = |it: &Receiver| it.phase == Phase::Fenced || block.seq < it.known.end();
         self.all.get(&block.receiver).is_none_or(follows)
     }
 
-    pub(super) fn standing(&self, block: BlockId) -> Standing {
+    pub(super) fn block_status(&self, block: BlockId) -> BlockStatus {
         let Some(receiver) = self.all.get(&block.receiver) else {
             let given = |next| (self.first..next).contains(&block.receiver.0);
             return match self.next.map_or(block.receiver.0 >= self.first, given) {
-                true => Standing::Over,
-                false => Standing::Foreign,
+                true => BlockStatus::Settled,
+                false => BlockStatus::Foreign,
             };
         };
-        if receiver.life == Life::Gone || receiver.forgotten.contains(block.seq) {
-            return Standing::Over;
+        if receiver.phase == Phase::Fenced || receiver.forgotten.contains(block.seq) {
+            return BlockStatus::Settled;
         }
-        let open = receiver.life == Life::Open;
-        Standing::Wanted {
+        let open = receiver.phase == Phase::Open;
+        BlockStatus::Wanted {
             receiver_at: receiver.worker.filter(|_| open),
         }
     }
@@ -225,7 +225,7 @@ impl Receivers {
     pub(super) fn is_fencing(&self, receiver: ReceiverId) -> bool {
         self.all
             .get(&receiver)
-            .is_some_and(|receiver| receiver.life == Life::Fencing)
+            .is_some_and(|receiver| receiver.phase == Phase::Fencing)
     }
 
     /// Whether workers take clients of this input.

@@ -20,7 +20,7 @@ pub(super) struct Roster {
     /// Workers that were told to accept no blocks from others, and whether they have answered.
     retiring: BTreeMap<WorkerId, bool>,
     /// The ids of all lost workers.
-    gone: SeqSet,
+    lost_workers: SeqSet,
 }
 
 impl Roster {
@@ -31,13 +31,13 @@ impl Roster {
             open: BTreeSet::new(),
             draining: BTreeSet::new(),
             retiring: BTreeMap::new(),
-            gone: SeqSet::default(),
+            lost_workers: SeqSet::default(),
         }
     }
 
     /// Returns whether that is news.
     pub(super) fn join(&mut self, worker: WorkerId) -> bool {
-        let new = !self.live.contains_key(&worker) && !self.gone.contains(worker.0.into());
+        let new = !self.live.contains_key(&worker) && !self.lost_workers.contains(worker.0.into());
         if new {
             self.live.insert(worker, None);
             self.open.insert(worker);
@@ -47,7 +47,7 @@ impl Roster {
 
     /// Returns whether it was live.
     pub(super) fn lose(&mut self, worker: WorkerId) -> bool {
-        self.gone.insert(worker.0.into());
+        self.lost_workers.insert(worker.0.into());
         self.open.remove(&worker);
         self.draining.remove(&worker);
         self.retiring.remove(&worker);
@@ -134,9 +134,9 @@ impl Roster {
     }
 
     /// Gives each worker its peer where that has changed.
-    pub(super) fn tell_peers(&mut self, out: &mut Vec<ClusterCommand>) {
-        let told: Vec<_> = self.live.iter().map(|(&who, &peer)| (who, peer)).collect();
-        for (worker, before) in told {
+    pub(super) fn assign_peers(&mut self, out: &mut Vec<ClusterCommand>) {
+        let assigned: Vec<_> = self.live.iter().map(|(&who, &peer)| (who, peer)).collect();
+        for (worker, before) in assigned {
             let to = self.after(worker).next().filter(|_| self.copies > 1);
             if to != before {
                 self.live.insert(worker, to);

@@ -19,7 +19,7 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
     let under_way = partitions.all.values().filter(|it| it.next.is_some());
     let under_way = under_way.count();
     let mut spread = Spread {
-        free: partitions.max_copying.saturating_sub(under_way),
+        free: partitions.max_concurrent_copies.saturating_sub(under_way),
         partitions,
         roster,
         freed: false,
@@ -27,18 +27,18 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
     };
     loop {
         spread.freed = false;
-        spread.give_holders();
-        spread.give_standbys();
+        spread.assign_primaries();
+        spread.assign_standbys();
         // A standby that needed no copy can now take over from a draining primary, and is then replaced as standby.
-        spread.give_holders();
-        spread.give_standbys();
-        spread.move_holders();
+        spread.assign_primaries();
+        spread.assign_standbys();
+        spread.move_primaries();
         spread.move_standbys();
         if !spread.freed {
             break;
         }
     }
-    let even = uneven(&spread.load(|it| it.holder)).is_none() && spread.holders_are_open();
+    let even = uneven(&spread.load(|it| it.primary)).is_none() && spread.primaries_are_open();
     (spread.copies, even)
 }
 
@@ -54,45 +54,45 @@ struct Spread<'a> {
 
 impl Spread<'_> {
     /// A primary for each partition without one. Draining primaries give way to standbys that can take over.
-    fn give_holders(&mut self) {
+    fn assign_primaries(&mut self) {
         // A worker that is a primary is live: no lost one is left here.
-        let all_held = || self.partitions.all.values().all(|it| it.holder.is_some());
+        let all_held = || self.partitions.all.values().all(|it| it.primary.is_some());
         if !self.roster.any_drains() && all_held() {
             return;
         }
-        let mut load = self.load(|it| it.holder);
+        let mut load = self.load(|it| it.primary);
         for it in self.partitions.all.values_mut() {
             let standby_open = it
                 .standby
                 .is_some_and(|part| self.roster.is_open(part.worker));
             if it
-                .holder
+                .primary
                 .is_some_and(|part| !self.roster.is_open(part.worker))
                 && standby_open
                 && it.can_move()
             {
-                std::mem::swap(&mut it.holder, &mut it.standby);
-            } else if it.holder.is_none() {
-                it.holder = least(&load).map(|worker| Part {
+                std::mem::swap(&mut it.primary, &mut it.standby);
+            } else if it.primary.is_none() {
+                it.primary = least(&load).map(|worker| Part {
                     worker,
-                    copy: it.to_remake.unwrap_or_default(),
+                    copy: it.recovering.unwrap_or_default(),
                     version: None,
                 });
             } else {
                 continue;
             }
-            if let Some(holder) = it.holder {
-                *load.entry(holder.worker).or_default() += 1;
+            if let Some(primary) = it.primary {
+                *load.entry(primary.worker).or_default() += 1;
             }
         }
     }
 
     /// An open standby for each partition, if there is a worker for it.
-    fn give_standbys(&mut self) {
+    fn assign_standbys(&mut self) {
         // Usually few, even during many moves.
         let is_open = |part: Option<Part>| part.is_some_and(|it| self.roster.is_open(it.worker));
         let wanting = |it: &Partition| {
-            it.to_remake.is_none() && !is_open(it.next) && (it.stale || !is_open(it.standby))
+            it.recovering.is_none() && !is_open(it.next) && (it.stale || !is_open(it.standby))
         };
         let gone = |it: &Partition| it.next.is_some() && !is_open(it.next);
         let wanting = |&(_, it): &(&u32, &Partition)| wanting(it) || gone(it);
@@ -106,7 +106,7 @@ impl Spread<'_> {
             let Some(it) = self.partitions.all.get_mut(&partition) else {
                 continue;
             };
-            let Some(holder) = it.holder else {
+            let Some(primary) = it.primary else {
                 continue;
             };
             // The new standby itself drains.
@@ -122,10 +122,10 @@ impl Spread<'_> {
                 }
                 continue;
             }
-            let others = || load.iter().filter(|&(&worker, _)| worker != holder.worker);
+            let others = || load.iter().filter(|&(&worker, _)| worker != primary.worker);
             if others().next().is_none() {
                 // With one worker: a draining standby must go, unless the primary drains too.
-                if self.roster.is_open(holder.worker)
+                if self.roster.is_open(primary.worker)
                     && let Some(leaver) = it.standby.take()
                 {
                     it.before.insert(leaver.worker);
@@ -147,8 +147,8 @@ impl Spread<'_> {
     }
 
     /// Moves primaries from the most to the least loaded worker, while that improves the balance.
-    fn move_holders(&mut self) {
-        let mut load = self.load(|it| it.holder);
+    fn move_primaries(&mut self) {
+        let mut load = self.load(|it| it.primary);
         if uneven(&load).is_none() {
             return;
         }
@@ -156,8 +156,8 @@ impl Spread<'_> {
         // By the worker where each is or will be.
         let mut at = Groups::new();
         for (&partition, it) in &self.partitions.all {
-            if let Some(holder) = it.holder {
-                at.insert(holder.worker, Kind::of(it), partition);
+            if let Some(primary) = it.primary {
+                at.insert(primary.worker, Kind::of(it), partition);
             }
         }
         while let Some((from, to)) = uneven(&load) {
@@ -205,7 +205,7 @@ impl Spread<'_> {
         }
         let movable = |partition: &&u32| {
             let it = self.partitions.all.get(partition);
-            it.is_some_and(|it| it.next.is_none() && it.to_remake.is_none())
+            it.is_some_and(|it| it.next.is_none() && it.recovering.is_none())
         };
         let cheapest = |(kind, group): (&Kind, &BTreeSet<u32>)| {
             let spare = kind.standby.and_then(|worker| standbys.get(&worker));
@@ -229,7 +229,7 @@ impl Spread<'_> {
             && is(it.standby)
             && it.can_move()
         {
-            std::mem::swap(&mut it.holder, &mut it.standby);
+            std::mem::swap(&mut it.primary, &mut it.standby);
         }
         true
     }
@@ -251,18 +251,18 @@ impl Spread<'_> {
         // By standby, then by primary.
         let mut at = Groups::new();
         for (&partition, it) in &self.partitions.all {
-            if let (Some(holder), Some(standby)) = (it.holder, it.standby) {
-                at.insert(standby.worker, holder.worker, partition);
+            if let (Some(primary), Some(standby)) = (it.primary, it.standby) {
+                at.insert(standby.worker, primary.worker, partition);
             }
         }
-        while let Some((partition, holder, from, to)) = standby_to_move(&at, &load) {
+        while let Some((partition, primary, from, to)) = standby_to_move(&at, &load) {
             if !self.replace_standby(partition, to) {
                 return;
             }
-            at.remove(from, &holder, partition);
+            at.remove(from, &primary, partition);
             let copying = |it: &Partition| it.next.is_some();
             if !self.partitions.all.get(&partition).is_some_and(copying) {
-                at.insert(to, holder, partition);
+                at.insert(to, primary, partition);
             }
             *load.entry(from).or_default() -= 1;
             *load.entry(to).or_default() += 1;
@@ -275,7 +275,7 @@ impl Spread<'_> {
         let Some(it) = self.partitions.all.get_mut(&partition) else {
             return false;
         };
-        let version = it.holder.and_then(|holder| holder.version).or(it.newest);
+        let version = it.primary.and_then(|primary| primary.version).or(it.newest);
         let state = version.is_some() || it.stale || it.before.contains(&worker);
         if state && (self.free == 0 || it.next.is_some()) {
             return false;
@@ -302,10 +302,10 @@ impl Spread<'_> {
         true
     }
 
-    fn holders_are_open(&self) -> bool {
+    fn primaries_are_open(&self) -> bool {
         let open = |part: Part| self.roster.is_open(part.worker);
-        let mut holders = self.partitions.all.values().filter_map(|it| it.holder);
-        holders.all(open)
+        let mut stored_on = self.partitions.all.values().filter_map(|it| it.primary);
+        stored_on.all(open)
     }
 
     /// The number of partitions of each open worker, in the role that `of` picks.
@@ -366,10 +366,10 @@ fn standby_to_move(
     for &(from, most) in few.iter().rev() {
         // At most one does not fit, the primary of all of them, so this ends soon.
         for &(to, _) in few.iter().take_while(|&&(_, least)| least + 2 <= most) {
-            let firsts = at.of(from).filter(|&(&holder, _)| holder != to);
-            let first = firsts.filter_map(|(&holder, group)| Some((*group.first()?, holder)));
-            if let Some((partition, holder)) = first.min() {
-                return Some((partition, holder, from, to));
+            let firsts = at.of(from).filter(|&(&primary, _)| primary != to);
+            let first = firsts.filter_map(|(&primary, group)| Some((*group.first()?, primary)));
+            if let Some((partition, primary)) = first.min() {
+                return Some((partition, primary, from, to));
             }
         }
     }

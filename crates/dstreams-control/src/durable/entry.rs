@@ -1,13 +1,13 @@
-//! [`Entry`] and [`Point`]: the contents of journals and checkpoints, without records and state.
+//! [`Entry`] and [`CheckpointMeta`]: the contents of journals and checkpoints, without records and state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Covered;
+use super::CheckpointedBlocks;
 use crate::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 /// The last sequence number by input and producer (or part of a source).
-pub type Marks = BTreeMap<(u32, String), u64>;
+pub type ProducerOffsets = BTreeMap<(u32, String), u64>;
 
 /// An entry of a journal.
 #[derive(Clone, Eq, PartialEq, Debug)]
@@ -24,7 +24,7 @@ pub enum Entry {
         /// Its name and size.
         meta: BlockMeta,
         /// The last number of each producer with records in it.
-        marks: Vec<(Arc<str>, u64)>,
+        offsets: Vec<(Arc<str>, u64)>,
     },
     /// A batch has exactly these blocks, permanently.
     Cut {
@@ -54,7 +54,7 @@ pub enum Entry {
     },
     /// A receiver was lost with its worker. Of its blocks in no cut, only `blocks` count, whatever its journals
     /// contain: the rest was not acknowledged, or was sent again elsewhere.
-    Gone {
+    ReceiverLost {
         /// The lost receiver.
         receiver: ReceiverId,
         /// All its surviving blocks; those in a cut may be missing.
@@ -64,14 +64,14 @@ pub enum Entry {
 
 /// The contents of a checkpoint beside the state.
 #[derive(Clone, Eq, PartialEq, Debug)]
-pub struct Point {
+pub struct CheckpointMeta {
     /// The batch of the checkpoint: it and all before it took effect.
     pub batch: BatchTime,
     /// The process that wrote it.
     pub incarnation: u64,
     /// The last number of each producer in the batches up to this one.
-    pub marks: Marks,
-    /// The blocks of these batches: see [`Needs::covered`](super::Needs::covered). May be empty with a single
-    /// journal, where a block precedes the cut that names it.
-    pub covered: Covered,
+    pub offsets: ProducerOffsets,
+    /// The blocks of these batches: see [`JournalRetention::checkpointed`](super::JournalRetention::checkpointed). May
+    /// be empty with a single journal, where a block precedes the cut that names it.
+    pub checkpointed_blocks: CheckpointedBlocks,
 }

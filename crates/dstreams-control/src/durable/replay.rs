@@ -1,20 +1,20 @@
 //! [`Replay`]: from a checkpoint and journals to a [`Restart`].
 //!
 //! Cuts decide: a block that a cut names is in that batch. Of the other blocks, those of gone receivers count as
-//! their [`Gone`](Entry::Gone) says; all others count.
+//! their [`ReceiverLost`](Entry::ReceiverLost) says; all others count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{Covered, Entry, Marks, Point, Restart};
+use super::{CheckpointMeta, CheckpointedBlocks, Entry, ProducerOffsets, Restart};
 use crate::{BatchTime, BlockId, BlockMeta, ReceiverId, Restored};
 
 /// The checkpoint and the entries found on disk.
 #[derive(Clone, Default, Debug)]
 pub struct Replay {
-    point: Option<Point>,
+    point: Option<CheckpointMeta>,
     /// One more than the last known process.
     incarnations: u64,
     blocks: BTreeMap<BlockId, Received>,
@@ -25,7 +25,7 @@ pub struct Replay {
     committed: Option<BatchTime>,
     set_aside: BTreeSet<BatchTime>,
     committing: BTreeSet<BatchTime>,
-    gone: BTreeMap<ReceiverId, BTreeSet<BlockId>>,
+    lost_receivers: BTreeMap<ReceiverId, BTreeSet<BlockId>>,
 }
 
 type ByReceiver = BTreeMap<ReceiverId, Vec<BlockId>>;
@@ -35,7 +35,7 @@ type ByReceiver = BTreeMap<ReceiverId, Vec<BlockId>>;
 struct Received {
     input: u32,
     meta: BlockMeta,
-    marks: Vec<(Arc<str>, u64)>,
+    offsets: Vec<(Arc<str>, u64)>,
 }
 
 /// The entries on disk are inconsistent.
@@ -88,7 +88,7 @@ fn skips(
 impl Replay {
     /// Begins with the newest checkpoint, if there is one.
     #[must_use]
-    pub fn new(point: Option<Point>) -> Self {
+    pub fn new(point: Option<CheckpointMeta>) -> Self {
         let incarnations = point
             .as_ref()
             .map_or(0, |point| point.incarnation.saturating_add(1));
@@ -105,8 +105,19 @@ impl Replay {
             Entry::Opened { incarnation } => {
                 self.incarnations = self.incarnations.max(incarnation.saturating_add(1));
             }
-            Entry::Block { input, meta, marks } => {
-                self.blocks.insert(meta.id, Received { input, meta, marks });
+            Entry::Block {
+                input,
+                meta,
+                offsets,
+            } => {
+                self.blocks.insert(
+                    meta.id,
+                    Received {
+                        input,
+                        meta,
+                        offsets,
+                    },
+                );
             }
             Entry::Cut {
                 batch,
@@ -127,8 +138,9 @@ impl Replay {
                 self.committing.insert(batch);
             }
             Entry::Committed { batch } => self.committed = self.committed.max(Some(batch)),
-            Entry::Gone { receiver, blocks } => {
-                self.gone.insert(receiver, blocks.into_iter().collect());
+            Entry::ReceiverLost { receiver, blocks } => {
+                self.lost_receivers
+                    .insert(receiver, blocks.into_iter().collect());
             }
         }
     }
@@ -144,9 +156,9 @@ impl Replay {
         }
         let point = self.point.take();
         let state = point.as_ref().map(|point| point.batch);
-        let (mut covered, checkpoint_offsets) = point.map_or_else(
-            || (Covered::default(), Marks::new()),
-            |point| (point.covered, point.marks),
+        let (mut checkpointed_blocks, checkpoint_offsets) = point.map_or_else(
+            || (CheckpointedBlocks::default(), ProducerOffsets::new()),
+            |point| (point.checkpointed_blocks, point.offsets),
         );
         let later = match state {
             Some(batch) => self.cuts.split_off(&batch.plus(1)),
@@ -154,11 +166,11 @@ impl Replay {
         };
         let skipped = skips(std::mem::take(&mut self.skipped), state, &later)?;
         for block in self.cuts.values().flatten() {
-            covered.insert(*block);
+            checkpointed_blocks.insert(*block);
         }
         let cut: BTreeSet<BlockId> = later.values().flatten().copied().collect();
-        self.retain_relevant(&covered, &cut);
-        let (ended, gone) = self.receivers(&covered);
+        self.retain_relevant(&checkpointed_blocks, &cut);
+        let (ended, lost_receivers) = self.receivers(&checkpointed_blocks);
         let mut controller = Restored {
             begin_after: None,
             last_cut: later.keys().next_back().copied().or(state),
@@ -184,10 +196,10 @@ impl Replay {
                 controller.pending.push((batch, blocks));
             }
         }
-        let mut marks = checkpoint_offsets.clone();
+        let mut offsets = checkpoint_offsets.clone();
         for block in self.blocks.values() {
-            for (producer, last) in &block.marks {
-                let known = marks
+            for (producer, last) in &block.offsets {
+                let known = offsets
                     .entry((block.input, producer.to_string()))
                     .or_default();
                 *known = (*known).max(*last);
@@ -200,35 +212,40 @@ impl Replay {
             committed,
             skipped,
             blocks: self.blocks.into_iter().map(input).collect(),
-            marks,
+            offsets,
             checkpoint_offsets,
             ended,
-            gone,
-            covered,
+            lost_receivers,
+            checkpointed_blocks,
         })
     }
 
-    fn retain_relevant(&mut self, covered: &Covered, cut: &BTreeSet<BlockId>) {
-        let survives = |id: &BlockId| match self.gone.get(&id.receiver) {
+    fn retain_relevant(
+        &mut self,
+        checkpointed_blocks: &CheckpointedBlocks,
+        cut: &BTreeSet<BlockId>,
+    ) {
+        let survives = |id: &BlockId| match self.lost_receivers.get(&id.receiver) {
             Some(blocks) => blocks.contains(id),
             None => true,
         };
-        self.blocks
-            .retain(|id, _| cut.contains(id) || (!covered.contains(*id) && survives(id)));
+        self.blocks.retain(|id, _| {
+            cut.contains(id) || (!checkpointed_blocks.contains(*id) && survives(id))
+        });
     }
 
-    /// The receivers of earlier processes with their blocks that are needed: without and with a `Gone`.
-    fn receivers(&self, covered: &Covered) -> (ByReceiver, ByReceiver) {
-        let gone = self.gone.keys().copied();
-        let known = covered
+    /// The receivers of earlier processes with their blocks that are needed: without and with a `ReceiverLost`.
+    fn receivers(&self, checkpointed_blocks: &CheckpointedBlocks) -> (ByReceiver, ByReceiver) {
+        let lost_receivers = self.lost_receivers.keys().copied();
+        let known = checkpointed_blocks
             .open()
-            .chain(gone.filter(|it| !covered.is_closed(*it)));
+            .chain(lost_receivers.filter(|it| !checkpointed_blocks.is_closed(*it)));
         let mut all: ByReceiver = known.map(|receiver| (receiver, Vec::new())).collect();
         for id in self.blocks.keys() {
             all.entry(id.receiver).or_default().push(*id);
         }
         all.into_iter()
-            .partition(|(receiver, _)| !self.gone.contains_key(receiver))
+            .partition(|(receiver, _)| !self.lost_receivers.contains_key(receiver))
     }
 
     fn uncut(&self, cut: &BTreeSet<BlockId>) -> Vec<BlockMeta> {

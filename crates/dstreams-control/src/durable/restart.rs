@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Covered, Marks};
+use super::{CheckpointedBlocks, ProducerOffsets};
 use crate::{BatchTime, BlockId, BlockMeta, ReceiverId, Restored};
 
 /// The decision of a [`Replay`](super::Replay).
@@ -20,13 +20,13 @@ pub struct Restart {
     pub blocks: BTreeMap<BlockId, u32>,
     /// The last number of each producer in the checkpoint or in one of these blocks: repetitions up to it are
     /// dropped.
-    pub marks: Marks,
+    pub offsets: ProducerOffsets,
     /// The same for the checkpoint alone.
-    pub checkpoint_offsets: Marks,
-    /// The receivers of earlier processes, each with its blocks among these, except those in `gone`.
+    pub checkpoint_offsets: ProducerOffsets,
+    /// The receivers of earlier processes, each with its blocks among these, except those in `lost_receivers`.
     pub ended: BTreeMap<ReceiverId, Vec<BlockId>>,
-    /// The same for receivers that a [`Gone`](super::Entry::Gone) names.
-    pub gone: BTreeMap<ReceiverId, Vec<BlockId>>,
+    /// The same for receivers that a [`ReceiverLost`](super::Entry::ReceiverLost) names.
+    pub lost_receivers: BTreeMap<ReceiverId, Vec<BlockId>>,
     /// The blocks that the checkpoint contains.
-    pub covered: Covered,
+    pub checkpointed_blocks: CheckpointedBlocks,
 }

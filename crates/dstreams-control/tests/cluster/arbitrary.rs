@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dstreams_control::cluster::{
-    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, StoredBlock, WorkerId,
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, ProducerOffset, StoredBlock,
+    WorkerId,
 };
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use proptest::prelude::*;
@@ -41,19 +42,21 @@ fn producer() -> impl Strategy<Value = Arc<str>> {
 }
 
 fn stored() -> impl Strategy<Value = Vec<StoredBlock>> {
-    let mark = (small(), producer(), number()).prop_map(|(input, producer, last)| Mark {
-        input,
-        producer,
-        last,
-    });
-    let block = (block(), prop::collection::vec(mark, 0..3)).prop_map(|(id, marks)| StoredBlock {
-        meta: BlockMeta {
-            id,
-            rows: 1,
-            bytes: 1,
-        },
-        marks,
-    });
+    let offset =
+        (small(), producer(), number()).prop_map(|(input, producer, last)| ProducerOffset {
+            input,
+            producer,
+            last,
+        });
+    let block =
+        (block(), prop::collection::vec(offset, 0..3)).prop_map(|(id, offsets)| StoredBlock {
+            meta: BlockMeta {
+                id,
+                rows: 1,
+                bytes: 1,
+            },
+            offsets,
+        });
     prop::collection::vec(block, 0..4)
 }
 
@@ -79,7 +82,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
             |(worker, partition, version, copy)| ClusterEvent::Installed { worker, partition, version, copy }),
         2 => (small(), worker(), number())
             .prop_map(|(partition, to, copy)| ClusterEvent::StateCopyFailed { partition, to, copy }),
-        1 => Just(ClusterEvent::StateVoid),
+        1 => Just(ClusterEvent::StateInvalidated),
         3 => batch().prop_map(|batch| ClusterEvent::Committed { batch }),
     ]
 }
@@ -94,11 +97,11 @@ fn config() -> impl Strategy<Value = ClusterConfig> {
     let first = prop_oneof![8 => 0u64..3, 1 => Just(u64::MAX - 1), 1 => Just(u64::MAX)];
     (prop::collection::vec(kind, 0..4), 0u32..4, first, bounds).prop_map(
         |(inputs, partitions, first_receiver, bounds)| {
-            let (copies, max_copying, max_producers, max_standby_lag) = bounds;
+            let (copies, max_concurrent_copies, max_producers, max_standby_lag) = bounds;
             ClusterConfig {
                 copies,
                 first_receiver,
-                max_copying,
+                max_concurrent_copies,
                 max_producers,
                 max_standby_lag,
                 ..ClusterConfig::new(inputs, partitions)
@@ -121,7 +124,7 @@ proptest! {
                     ClusterCommand::Receive { receiver, .. } => {
                         prop_assert!(receivers.insert(receiver), "{receiver} twice");
                     }
-                    ClusterCommand::Gone { receiver, blocks } => {
+                    ClusterCommand::ReceiverLost { receiver, blocks } => {
                         prop_assert!(gone.insert(receiver), "{receiver} is gone twice");
                         prop_assert!(blocks.iter().all(|block| block.id.receiver == receiver));
                     }
@@ -132,8 +135,8 @@ proptest! {
                     ClusterCommand::Copy { from, to, .. } | ClusterCommand::CopyState { from, to, .. } => {
                         prop_assert!(from != to && cluster.workers().any(|live| live == to));
                     }
-                    ClusterCommand::Assign { holder, standby, .. } => {
-                        prop_assert!(Some(holder) != standby);
+                    ClusterCommand::Assign { primary, standby, .. } => {
+                        prop_assert!(Some(primary) != standby);
                     }
                     _ => {}
                 }
@@ -145,10 +148,10 @@ proptest! {
             }
             let live: BTreeSet<_> = cluster.workers().collect();
             for partition in 0..config.partitions {
-                let (holder, standby) = (cluster.holder(partition), cluster.standby(partition));
-                prop_assert!(holder.is_none_or(|it| live.contains(&it)));
-                prop_assert!(standby.is_none_or(|it| live.contains(&it) && holder != Some(it)));
-                prop_assert!(holder.is_some() || standby.is_none());
+                let (primary, standby) = (cluster.primary(partition), cluster.standby(partition));
+                prop_assert!(primary.is_none_or(|it| live.contains(&it)));
+                prop_assert!(standby.is_none_or(|it| live.contains(&it) && primary != Some(it)));
+                prop_assert!(primary.is_some() || standby.is_none());
             }
         }
     }

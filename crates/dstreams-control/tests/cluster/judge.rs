@@ -175,8 +175,8 @@ fn note(event: &ClusterEvent, ledger: &Ledger, tally: &mut Tally) {
             if ledger.claims.iter().any(waits) {
                 tally.add("loss of a waiting claimant");
             }
-            let held = |(partition, (holder, _)): (&u32, &(WorkerId, Option<WorkerId>))| {
-                holder == worker
+            let held = |(partition, (primary, _)): (&u32, &(WorkerId, Option<WorkerId>))| {
+                primary == worker
                     && ledger.is_complete(*partition)
                     && ledger.newest(*partition).is_some()
             };

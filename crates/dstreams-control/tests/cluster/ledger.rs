@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dstreams_control::cluster::{
-    ClusterCommand, ClusterConfig, ClusterEvent, Mark, StoredBlock, WorkerId,
+    ClusterCommand, ClusterConfig, ClusterEvent, ProducerOffset, StoredBlock, WorkerId,
 };
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 
@@ -49,7 +49,7 @@ pub struct Ledger {
     /// that was forgotten.
     pub known: BTreeMap<ReceiverId, BTreeSet<u64>>,
     /// The producers' offsets in blocks; all that were stored and not lost.
-    pub marks: BTreeMap<BlockId, Vec<Mark>>,
+    pub offsets: BTreeMap<BlockId, Vec<ProducerOffset>>,
     /// The greatest number that an owner of the producer reported when it gave up.
     pub revoked: BTreeMap<Arc<str>, u64>,
     pub lost_blocks: BTreeSet<BlockId>,
@@ -66,8 +66,8 @@ pub struct Ledger {
     /// The batch that is about to be committed, or was committed last.
     pub finished: Option<BatchTime>,
     /// Partitions whose state must be recovered.
-    pub to_remake: BTreeMap<u32, u64>,
-    /// The event was `StateVoid`.
+    pub recovering: BTreeMap<u32, u64>,
+    /// The event was `StateInvalidated`.
     pub void: bool,
     /// The producer and worker of a claim, by token.
     pub claims: BTreeMap<u64, (Arc<str>, WorkerId)>,
@@ -97,7 +97,7 @@ impl Ledger {
             held: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             known: BTreeMap::new(),
-            marks: BTreeMap::new(),
+            offsets: BTreeMap::new(),
             revoked: BTreeMap::new(),
             lost_blocks: BTreeSet::new(),
             copying: BTreeMap::new(),
@@ -107,7 +107,7 @@ impl Ledger {
             committed: None,
             versions: BTreeMap::new(),
             finished: None,
-            to_remake: BTreeMap::new(),
+            recovering: BTreeMap::new(),
             void: false,
             claims: BTreeMap::new(),
             newest_claims: BTreeMap::new(),
@@ -151,10 +151,10 @@ impl Ledger {
     /// The workers with a role in a partition.
     pub fn parts_of(&self, partition: u32) -> impl Iterator<Item = WorkerId> {
         let assigned = self.assigned.get(&partition).copied();
-        let [holder, standby] =
-            assigned.map_or([None; 2], |(holder, standby)| [Some(holder), standby]);
+        let [primary, standby] =
+            assigned.map_or([None; 2], |(primary, standby)| [Some(primary), standby]);
         let next = self.next.get(&partition).copied();
-        [holder, standby, next].into_iter().flatten()
+        [primary, standby, next].into_iter().flatten()
     }
 
     /// Whether a worker with a role in a partition is live, and has reported all of its committed state.
@@ -183,13 +183,13 @@ impl Ledger {
         self.live.contains(standby)
             && !part.copying
             && !part.broken
-            && !self.to_remake.contains_key(&partition)
+            && !self.recovering.contains_key(&partition)
             && part.version >= self.newest(partition)
     }
 
     /// Records an event; call it before its commands are recorded.
     pub fn event(&mut self, event: &ClusterEvent) {
-        self.void = matches!(event, ClusterEvent::StateVoid);
+        self.void = matches!(event, ClusterEvent::StateInvalidated);
         match event {
             ClusterEvent::Joined { worker } => {
                 if !self.gone.contains(worker) {
@@ -276,7 +276,7 @@ impl Ledger {
                     part.copying &= !part.broken;
                 }
             }
-            ClusterEvent::StateVoid => {
+            ClusterEvent::StateInvalidated => {
                 let committed = self.committed;
                 self.parts.clear();
                 self.finished = None;
@@ -287,7 +287,7 @@ impl Ledger {
             ClusterEvent::Committed { batch } => self.committed = self.committed.max(Some(*batch)),
             ClusterEvent::Drain { .. }
             | ClusterEvent::SourceEnded { .. }
-            | ClusterEvent::PartsGone { .. } => {}
+            | ClusterEvent::PartsRemoved { .. } => {}
         }
     }
 
@@ -298,14 +298,14 @@ impl Ledger {
         }
         self.draining.remove(&worker);
         self.peers.remove(&worker);
-        for holders in self.held.values_mut() {
-            holders.remove(&worker);
+        for stored_on in self.held.values_mut() {
+            stored_on.remove(&worker);
         }
         self.copying
             .retain(|&(to, _), from| to != worker && *from != worker);
         self.parts.retain(|&(_, with), _| with != worker);
-        for (partition, (holder, _)) in &self.assigned {
-            if *holder == worker
+        for (partition, (primary, _)) in &self.assigned {
+            if *primary == worker
                 && let Some(next) = self.next.get(partition)
                 && let Some(part) = self.parts.get_mut(&(*partition, *next))
             {
@@ -340,7 +340,9 @@ impl Ledger {
             let over = left.is_some_and(|left| lost || !left.contains(&id));
             if !over && !self.forgotten.contains(&id) {
                 self.held.entry(id).or_default().insert(worker);
-                self.marks.entry(id).or_insert_with(|| block.marks.clone());
+                self.offsets
+                    .entry(id)
+                    .or_insert_with(|| block.offsets.clone());
                 let receives = self.receivers.get(&id.receiver).map(|&(worker, _)| worker);
                 let known = self.known.entry(id.receiver).or_default();
                 known.insert(id.seq);
@@ -356,7 +358,7 @@ impl Ledger {
     }
 
     fn installed(&mut self, worker: WorkerId, partition: u32, version: BatchTime, copy: u64) {
-        let Some((holder, _)) = self.assigned.get(&partition).copied() else {
+        let Some((primary, _)) = self.assigned.get(&partition).copied() else {
             return;
         };
         let has_part = self.parts_of(partition).any(|with| with == worker);
@@ -370,8 +372,8 @@ impl Ledger {
         if version != BatchTime(0) {
             self.versions.entry(partition).or_default().insert(version);
         }
-        if holder == worker && Some(version) >= self.newest(partition) {
-            self.to_remake.remove(&partition);
+        if primary == worker && Some(version) >= self.newest(partition) {
+            self.recovering.remove(&partition);
         }
     }
 
@@ -385,12 +387,12 @@ impl Ledger {
                 ..
             } => drop(self.receivers.insert(*receiver, (*worker, *input))),
             ClusterCommand::Peer { worker, to } => drop(self.peers.insert(*worker, *to)),
-            ClusterCommand::Gone { receiver, blocks } => {
+            ClusterCommand::ReceiverLost { receiver, blocks } => {
                 let blocks: BTreeSet<_> = blocks.iter().map(|block| block.id).collect();
                 let over = |id: &BlockId| {
                     id.receiver == *receiver && !blocks.contains(id) && !self.forgotten.contains(id)
                 };
-                self.marks.retain(|id, _| !over(id));
+                self.offsets.retain(|id, _| !over(id));
                 self.held.retain(|id, _| !over(id));
                 self.left.insert(*receiver, blocks);
             }
@@ -399,7 +401,7 @@ impl Ledger {
             }
             ClusterCommand::BlockLost { block } => {
                 self.lost_blocks.insert(*block);
-                self.marks.remove(block);
+                self.offsets.remove(block);
                 self.held.remove(block);
             }
             ClusterCommand::Grant { token, worker, .. } => {
@@ -411,23 +413,23 @@ impl Ledger {
             ClusterCommand::Refuse { token, .. } => drop(self.refused.insert(*token)),
             ClusterCommand::Assign {
                 partition,
-                holder,
+                primary,
                 standby,
                 next,
             } => {
-                let before = self.assigned.insert(*partition, (*holder, *standby));
+                let before = self.assigned.insert(*partition, (*primary, *standby));
                 self.next.remove(partition);
                 self.next.extend(next.map(|next| (*partition, next)));
-                if let Some(&copy) = self.to_remake.get(partition)
-                    && (self.void || before.is_none_or(|(before, _)| before != *holder))
+                if let Some(&copy) = self.recovering.get(partition)
+                    && (self.void || before.is_none_or(|(before, _)| before != *primary))
                 {
-                    let part = self.parts.entry((*partition, *holder)).or_default();
+                    let part = self.parts.entry((*partition, *primary)).or_default();
                     *part = Part {
                         copy,
                         ..Part::default()
                     };
                 }
-                let has = |worker| [Some(*holder), *standby, *next].contains(&Some(worker));
+                let has = |worker| [Some(*primary), *standby, *next].contains(&Some(worker));
                 self.parts
                     .retain(|&(of, worker), _| of != *partition || has(worker));
             }
@@ -445,7 +447,7 @@ impl Ledger {
                 self.parts.insert((*partition, *to), part);
             }
             ClusterCommand::StateLost { partition, copy } => {
-                self.to_remake.insert(*partition, *copy);
+                self.recovering.insert(*partition, *copy);
             }
             ClusterCommand::Retire { worker } => drop(self.retiring.insert(*worker)),
             ClusterCommand::Drained { worker } => drop(self.drained.replace(*worker)),

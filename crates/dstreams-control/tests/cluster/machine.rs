@@ -12,8 +12,8 @@ pub trait Machine {
     fn state(&self) -> &Cluster;
 
     /// The partitions whose changes are still needed, and after which version.
-    fn needs(&self) -> Vec<(u32, BatchTime)> {
-        self.state().needs()
+    fn missing_changes(&self) -> Vec<(u32, BatchTime)> {
+        self.state().missing_changes()
     }
 
     /// Whether a worker has all committed state of a partition.

@@ -17,7 +17,7 @@
 //! | a `Revoke` is not awaited | one-owner |
 //! | a claim is granted twice; an older one is granted, or never refused | newest-claim |
 //! | a claim is never granted | liveness |
-//! | marks are ignored, or too high | known-last; in the end producer-once, acked-once |
+//! | offsets are ignored, or too high | known-last; in the end producer-once, acked-once |
 //! | a block counts without those before it | known-last; in the end survivors, acked-once |
 //! | a copy is not made | copies-restored |
 //! | a copy goes backwards; too many run at once | copies-bounded |

@@ -69,7 +69,7 @@ impl Plan {
         let partitions = rng.pick(&[0, 1, 3, 5]);
         let cluster = ClusterConfig {
             copies: rng.pick(&[1, 2, 2, 2, 2, 3]),
-            max_copying: rng.pick(&[1, 2, 8]),
+            max_concurrent_copies: rng.pick(&[1, 2, 8]),
             max_standby_lag: 1 + rng.below(3),
             ..ClusterConfig::new(inputs, partitions)
         };

@@ -17,7 +17,7 @@ pub enum Fault {
     FenceOfTheLost,
     SurvivorDropped,
     SurvivorInvented,
-    GoneTwice,
+    ReceiverLostTwice,
     FencedIgnored,
     RevokeNotAwaited,
     GrantTwice,
@@ -65,7 +65,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::FenceOfTheLost, "lost-left-alone"),
     (Fault::SurvivorDropped, "survivors"),
     (Fault::SurvivorInvented, "survivors"),
-    (Fault::GoneTwice, "survivors"),
+    (Fault::ReceiverLostTwice, "survivors"),
     (Fault::FencedIgnored, "block-lost"),
     (Fault::RevokeNotAwaited, "one-owner"),
     (Fault::GrantTwice, "newest-claim"),
@@ -149,7 +149,7 @@ impl Sabotaged {
         ];
         let always = always.contains(&fault);
         if unbounded {
-            config.max_copying *= 100;
+            config.max_concurrent_copies *= 100;
         }
         let one = config
             .inputs
@@ -220,21 +220,21 @@ impl Sabotaged {
 
     /// The events it takes instead of `event`.
     fn altered(&self, event: &ClusterEvent) -> Option<Vec<ClusterEvent>> {
-        let marks = |blocks: &[StoredBlock], change: fn(&mut StoredBlock)| {
+        let offsets = |blocks: &[StoredBlock], change: fn(&mut StoredBlock)| {
             let mut blocks = blocks.to_vec();
             blocks.iter_mut().for_each(change);
             blocks
         };
         match (self.fault, event) {
             (Fault::MarksIgnored, ClusterEvent::Stored { worker, blocks }) => {
-                let (worker, blocks) = (*worker, marks(blocks, |block| block.marks.clear()));
+                let (worker, blocks) = (*worker, offsets(blocks, |block| block.offsets.clear()));
                 Some(vec![ClusterEvent::Stored { worker, blocks }])
             }
             (Fault::MarksInflated, ClusterEvent::Stored { worker, blocks }) => {
                 let more = |block: &mut StoredBlock| {
-                    block.marks.iter_mut().for_each(|mark| mark.last += 1)
+                    block.offsets.iter_mut().for_each(|offset| offset.last += 1)
                 };
-                let (worker, blocks) = (*worker, marks(blocks, more));
+                let (worker, blocks) = (*worker, offsets(blocks, more));
                 Some(vec![ClusterEvent::Stored { worker, blocks }])
             }
             // As if the receiving worker had reported them, and so all before them.
@@ -284,16 +284,16 @@ impl Sabotaged {
             }
             (
                 Fault::SurvivorDropped,
-                ClusterCommand::Gone {
+                ClusterCommand::ReceiverLost {
                     receiver,
                     mut blocks,
                 },
             ) => blocks
                 .pop()
-                .map(|_| vec![ClusterCommand::Gone { receiver, blocks }]),
+                .map(|_| vec![ClusterCommand::ReceiverLost { receiver, blocks }]),
             (
                 Fault::SurvivorInvented,
-                ClusterCommand::Gone {
+                ClusterCommand::ReceiverLost {
                     receiver,
                     mut blocks,
                 },
@@ -307,9 +307,9 @@ impl Sabotaged {
                     rows: 0,
                     bytes: 0,
                 });
-                Some(vec![ClusterCommand::Gone { receiver, blocks }])
+                Some(vec![ClusterCommand::ReceiverLost { receiver, blocks }])
             }
-            (Fault::GoneTwice, ClusterCommand::Gone { .. })
+            (Fault::ReceiverLostTwice, ClusterCommand::ReceiverLost { .. })
             | (Fault::GrantTwice, ClusterCommand::Grant { .. })
             | (Fault::BlockLostTwice, ClusterCommand::BlockLost { .. })
             | (Fault::PeerToldAgain, ClusterCommand::Peer { .. })
@@ -356,7 +356,7 @@ impl Sabotaged {
                     worker,
                     input,
                     receiver,
-                    positions,
+                    offsets,
                 },
             ) => {
                 let receiver = ReceiverId(receiver.0 + 10_000);
@@ -364,7 +364,7 @@ impl Sabotaged {
                     worker,
                     input,
                     receiver,
-                    positions,
+                    offsets,
                 };
                 Some(vec![said.clone(), again])
             }
@@ -374,13 +374,13 @@ impl Sabotaged {
                     worker,
                     input,
                     receiver,
-                    positions,
+                    offsets,
                 },
-            ) if !positions.is_empty() => Some(vec![ClusterCommand::Receive {
+            ) if !offsets.is_empty() => Some(vec![ClusterCommand::Receive {
                 worker,
                 input,
                 receiver,
-                positions: Vec::new(),
+                offsets: Vec::new(),
             }]),
             (Fault::PeerIsItself, ClusterCommand::Peer { worker, .. }) => {
                 let to = Some(worker);
@@ -389,13 +389,13 @@ impl Sabotaged {
             (
                 Fault::StandbyIsHolder,
                 ClusterCommand::Assign {
-                    partition, holder, ..
+                    partition, primary, ..
                 },
             ) => {
-                let (standby, next) = (Some(holder), None);
+                let (standby, next) = (Some(primary), None);
                 Some(vec![ClusterCommand::Assign {
                     partition,
-                    holder,
+                    primary,
                     standby,
                     next,
                 }])
@@ -404,13 +404,13 @@ impl Sabotaged {
                 Fault::StandbyLeavesEarly,
                 ClusterCommand::Assign {
                     partition,
-                    holder,
+                    primary,
                     next: Some(next),
                     ..
                 },
             ) => Some(vec![ClusterCommand::Assign {
                 partition,
-                holder,
+                primary,
                 standby: Some(next),
                 next: None,
             }]),
@@ -460,7 +460,7 @@ impl Sabotaged {
                 Some(ClusterCommand::SurvivorsUnknown { lost })
             }
             (Fault::StateLostForNothing, ClusterEvent::Committed { .. }) => {
-                self.inner.holder(0)?;
+                self.inner.primary(0)?;
                 let (partition, copy) = (0, 1_000_000);
                 Some(ClusterCommand::StateLost { partition, copy })
             }
@@ -502,11 +502,11 @@ impl Machine for Sabotaged {
         &self.inner
     }
 
-    fn needs(&self) -> Vec<(u32, BatchTime)> {
+    fn missing_changes(&self) -> Vec<(u32, BatchTime)> {
         match self.fault {
             Fault::ChangesForgotten => Vec::new(),
             Fault::ChangesNeeded => vec![(0, BatchTime(0))],
-            _ => self.inner.needs(),
+            _ => self.inner.missing_changes(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use dstreams_control::BlockMeta;
-use dstreams_control::durable::{Entry, Point, Replay, ReplayError, Restart};
+use dstreams_control::durable::{CheckpointMeta, Entry, Replay, ReplayError, Restart};
 
 use crate::plan::PARTITIONS;
 use crate::rng::Rng;
@@ -121,7 +121,7 @@ impl Journal {
 /// A visible checkpoint, which survives the loss of power or not.
 #[derive(Clone)]
 pub struct Checkpoint {
-    pub point: Point,
+    pub point: CheckpointMeta,
     pub states: [u64; PARTITIONS],
     pub durable: bool,
 }

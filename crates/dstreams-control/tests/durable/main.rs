@@ -1,10 +1,10 @@
 //! Tests of the restart of a killed program: [`rules`] are the rules one by one, as written-out journals; the rest
 //! is a simulation: journal, install, checkpoint, restart, with lost and repeated messages, judged at every event.
 //!
-//! A seed makes a [`plan`]; the [`world`] runs it: the real controller, the real `Replay` and `Needs`, and a model
-//! of all they work with: [`disk`]s that lose unsynced lines, killed processes, lost workers that live on, clients,
-//! an engine and sinks. The [`ledger`] records what happened; the [`judge`] checks it against the [`invariants`].
-//! After the trouble the world is fair, and every record must be acknowledged, committed and released.
+//! A seed makes a [`plan`]; the [`world`] runs it: the real controller, the real `Replay` and `JournalRetention`, and a
+//! model of all they work with: [`disk`]s that lose unsynced lines, killed processes, lost workers that live on,
+//! clients, an engine and sinks. The [`ledger`] records what happened; the [`judge`] checks it against the
+//! [`invariants`]. After the trouble the world is fair, and every record must be acknowledged, committed and released.
 //!
 //! Its ability to catch bugs is tested too: each [`sabotage`] must be found by the invariant it breaks, and each
 //! invariant must be broken by at least one of them. Where a bug is seen long before the harm is done, the test
@@ -17,7 +17,7 @@
 //! | a batch takes effect before its cut is synced | effect-synced |
 //! | a worker reports an unsynced block | effect-synced; in the end restart-possible |
 //! | a worker receives before `Opened` is synced | block-named-once |
-//! | a producer resumes elsewhere before `Gone` is synced; `Gone` is not read | record-once |
+//! | a producer resumes elsewhere before `ReceiverLost` is synced; `ReceiverLost` is not read | record-once |
 //! | a producer resumes elsewhere before its records taken so far are synced | safe-synced |
 //! | a checkpoint does not list its blocks | needs-kept; in the end record-once |
 //! | a journal releases everything at a checkpoint | needs-kept; in the end acked-kept |
@@ -90,7 +90,7 @@ const MUST_HAPPEN: &[&str] = &[
     "master killed before it went on",
     "master killed between two outputs",
     "master killed while it replayed",
-    "master killed with a Gone not synced",
+    "master killed with a ReceiverLost not synced",
     "master killed with a checkpoint under way",
     "master was down for long",
     "master stopped",
@@ -99,10 +99,10 @@ const MUST_HAPPEN: &[&str] = &[
     "output committed again",
     "power lost",
     "producer revoked",
-    "producer waits for a Gone",
+    "producer waits for a ReceiverLost",
     "record came twice",
     "restart from a checkpoint",
-    "restart with a Gone",
+    "restart with a ReceiverLost",
     "restart with a batch that took effect unknown to it",
     "restart with a batch that was set aside",
     "restart with a skip",

@@ -19,10 +19,10 @@ pub struct Open {
     pub sealed: u64,
     /// Given after a graceful stop.
     pub last: bool,
-    /// The ledger's `forward` when the receivers are to be hurried.
-    pub hurry: u64,
-    /// They were hurried.
-    pub hurried: bool,
+    /// The ledger's `forward` when no source is waited for any longer.
+    pub sources_until: u64,
+    /// No source is waited for any longer.
+    pub stopped_waiting: bool,
 }
 
 pub struct Cut {
@@ -284,7 +284,7 @@ impl Ledger {
     pub fn cut_until(&self, open: Open) -> u64 {
         let config = &self.config;
         let (since, patience) = match open.last {
-            true => (open.hurry, config.final_report_timeout_ms),
+            true => (open.sources_until, config.final_report_timeout_ms),
             false => (open.sealed, 0),
         };
         since + Timestamp::from_millis(config.report_timeout_ms.max(patience)).0
@@ -432,7 +432,7 @@ impl Ledger {
         }
         let half = self.half_of_the_deadline();
         if let (Some(half), Some(open)) = (half, self.open.as_mut().filter(|open| open.last)) {
-            open.hurry = open.hurry.min(half);
+            open.sources_until = open.sources_until.min(half);
         }
     }
 
@@ -459,10 +459,10 @@ impl Ledger {
                     batch: *batch,
                     sealed: self.forward,
                     last: self.last_sealed,
-                    hurry: self.half_of_the_deadline().unwrap_or(
+                    sources_until: self.half_of_the_deadline().unwrap_or(
                         self.forward + Timestamp::from_millis(self.config.source_timeout_ms).0,
                     ),
-                    hurried: false,
+                    stopped_waiting: false,
                 });
                 self.expected = Some(BatchTime(batch.0 + self.config.interval_ms));
                 self.awaited
@@ -515,9 +515,9 @@ impl Ledger {
             Command::Completed(_) => self.completed += 1,
             Command::Forget { batch, .. } => self.forgotten.push(*batch),
             Command::Fail { batch, .. } => self.failed = Some(*batch),
-            Command::Hurry { .. } => {
+            Command::StopWaiting { .. } => {
                 if let Some(open) = &mut self.open {
-                    open.hurried = true;
+                    open.stopped_waiting = true;
                 }
             }
             Command::CloseReceivers => self.closed += 1,

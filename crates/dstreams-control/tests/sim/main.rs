@@ -31,7 +31,7 @@
 //! | a batch is set aside beyond the bound; is not run after it | set-aside |
 //! | a batch that may be set aside is given up | failed |
 //! | a command after `Stopped`; receivers are not closed | stopped |
-//! | no abort; a seal after an abrupt stop; a stop is ignored; sources are not hurried | stopping |
+//! | no abort; a seal after an abrupt stop; a stop is ignored; sources are waited for too long | stopping |
 //! | a `WakeAt` is missing; is too late | wakes |
 //! | a retry is never run | liveness |
 //!
@@ -105,7 +105,7 @@ const MUST_HAPPEN: &[&str] = &[
     "report of one that has left",
     "run of what was set aside",
     "several stops",
-    "sources were hurried",
+    "sources were not waited for any longer",
     "stop abrupt",
     "stop abrupt during a commit",
     "stop graceful",

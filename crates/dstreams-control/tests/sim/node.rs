@@ -134,7 +134,7 @@ impl Node {
     pub fn carry_out(&mut self, command: Command, rates: &Rates, rng: &mut Rng) -> Vec<Sent> {
         let sent = match command {
             Command::Seal { batch } => self.seal(batch, rates, rng),
-            Command::Hurry { .. } => std::mem::take(&mut self.stuck),
+            Command::StopWaiting { .. } => std::mem::take(&mut self.stuck),
             Command::CloseReceivers => {
                 self.take_in(rng);
                 self.open = false;
@@ -463,7 +463,7 @@ impl Node {
                     tally.add("Abort of several");
                 }
             }
-            Command::Hurry { .. } => tally.add("sources were hurried"),
+            Command::StopWaiting { .. } => tally.add("sources were not waited for any longer"),
             Command::SetAside { .. } => tally.add("SetAside given"),
             Command::Run { batch, .. }
                 if ledger

@@ -39,7 +39,7 @@ pub enum Fault {
     LostBlockCut,
     LeaverBlockCutAgain,
     JoinerNotAsked,
-    HurryForgotten,
+    StopWaitingForgotten,
     SkippedThoughDue,
     SkippedThoughFew,
     SkippedThoughEachCounts,
@@ -80,7 +80,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::LostBlockCut, "block-once"),
     (Fault::LeaverBlockCutAgain, "block-once"),
     (Fault::JoinerNotAsked, "cut-waits"),
-    (Fault::HurryForgotten, "stopping"),
+    (Fault::StopWaitingForgotten, "stopping"),
     (Fault::SkippedThoughDue, "skips"),
     (Fault::SkippedThoughFew, "boundaries"),
     (Fault::SkippedThoughEachCounts, "boundaries"),
@@ -213,7 +213,7 @@ impl Sabotaged {
             (Fault::SealAfterAbruptStop, Command::Abort { batch, .. }) => {
                 with(Command::Seal { batch })
             }
-            (Fault::HurryForgotten, Command::Hurry { .. }) => Some(Vec::new()),
+            (Fault::StopWaitingForgotten, Command::StopWaiting { .. }) => Some(Vec::new()),
             (Fault::DueNotAsked, Command::AskDue { .. }) => Some(Vec::new()),
             (Fault::DueAskedTooEarly, Command::Run { batch, .. }) => {
                 with(Command::AskDue { after: batch })

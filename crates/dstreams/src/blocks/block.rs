@@ -20,7 +20,7 @@ pub struct Block {
     /// Its records.
     pub batches: Vec<RecordBatch>,
     /// The last number of each named producer of these records.
-    pub marks: BTreeMap<Arc<str>, u64>,
+    pub offsets: BTreeMap<Arc<str>, u64>,
     /// The memory reserved for it until it is dropped.
     _memory: Vec<BudgetShare>,
 }
@@ -51,14 +51,14 @@ impl Block {
         Block {
             meta,
             batches,
-            marks: BTreeMap::new(),
+            offsets: BTreeMap::new(),
             _memory: memory,
         }
     }
 
     /// The same with offsets.
-    pub fn with_marks(mut self, marks: BTreeMap<Arc<str>, u64>) -> Self {
-        self.marks = marks;
+    pub fn with_offsets(mut self, offsets: BTreeMap<Arc<str>, u64>) -> Self {
+        self.offsets = offsets;
         self
     }
 }

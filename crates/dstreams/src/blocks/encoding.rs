@@ -48,8 +48,8 @@ impl Block {
         for number in [receiver.0, seq, self.meta.rows, self.meta.bytes] {
             bytes.put_u64_le(number);
         }
-        bytes.put_u32_le(self.marks.len() as u32);
-        for (producer, last) in &self.marks {
+        bytes.put_u32_le(self.offsets.len() as u32);
+        for (producer, last) in &self.offsets {
             bytes.put_u32_le(producer.len() as u32);
             bytes.put_slice(producer.as_bytes());
             bytes.put_u64_le(*last);
@@ -85,7 +85,7 @@ impl Block {
         schema: &SchemaRef,
         memory: Vec<BudgetShare>,
     ) -> Result<Block> {
-        let (id, rows, size, marks) = head(is_wide, &mut from)?;
+        let (id, rows, size, offsets) = head(is_wide, &mut from)?;
         if size > MAX_BLOCK_BYTES {
             return Err(BLOCK.wrong(format!("a block claims {size} bytes of memory")));
         }
@@ -94,7 +94,7 @@ impl Block {
         if found as u64 != rows {
             return Err(BLOCK.wrong(format!("{found} records where {rows} belong")));
         }
-        Ok(Block::new(id, batches, size as usize, memory).with_marks(marks))
+        Ok(Block::new(id, batches, size as usize, memory).with_offsets(offsets))
     }
 }
 
@@ -111,16 +111,16 @@ fn head(is_wide: bool, from: &mut &[u8]) -> Result<(BlockId, u64, u64, OffsetMap
     let seq = from.try_get_u64_le().map_err(short)?;
     let rows = from.try_get_u64_le().map_err(short)?;
     let size = from.try_get_u64_le().map_err(short)?;
-    let mut marks = OffsetMap::new();
+    let mut offsets = OffsetMap::new();
     for _ in 0..from.try_get_u32_le().map_err(short)? {
         let length = from.try_get_u32_le().map_err(short)? as usize;
         let name = from.split_at_checked(length);
         let (name, rest) = name.ok_or_else(|| BLOCK.wrong("a name exceeds the bytes"))?;
         *from = rest;
         let name = str::from_utf8(name).map_err(|error| BLOCK.wrong(error.to_string()))?;
-        marks.insert(Arc::from(name), from.try_get_u64_le().map_err(short)?);
+        offsets.insert(Arc::from(name), from.try_get_u64_le().map_err(short)?);
     }
-    Ok((BlockId { receiver, seq }, rows, size, marks))
+    Ok((BlockId { receiver, seq }, rows, size, offsets))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ debug_as!(BlockStore);
 #[derive(Default)]
 struct StoreInner {
     // Lock order L4 in ARCHITECTURE.md: last.
-    held: Mutex<BlockIndex>,
+    index: Mutex<BlockIndex>,
     spill: Option<SpillDir>,
     memory: u64,
     age: Option<Duration>,
@@ -46,7 +46,7 @@ impl BlockStore {
     /// A store with limits. Files of an earlier process in the directory are removed.
     pub fn open(bounds: Bounds) -> Result<Self> {
         Ok(BlockStore(Arc::new(StoreInner {
-            held: Mutex::default(),
+            index: Mutex::default(),
             spill: bounds.spill.map(SpillDir::open).transpose()?,
             memory: bounds.memory,
             age: bounds.age,
@@ -60,13 +60,13 @@ impl BlockStore {
     }
 
     fn insert_at(&self, block: Arc<Block>, now: Instant) {
-        let mut held = self.0.lock();
-        held.insert(block, now);
+        let mut index = self.0.lock();
+        index.insert(block, now);
         let (expired, files) = match self.0.age {
-            Some(age) => held.expire(age, now),
+            Some(age) => index.expire(age, now),
             None => (0, ReleasedFiles::new()),
         };
-        drop(held);
+        drop(index);
         if expired > 0 {
             tracing::warn!(blocks = expired, "released blocks because of their age");
         }
@@ -76,7 +76,7 @@ impl BlockStore {
     /// Stores a block, and spills others if memory is full.
     ///
     /// After an error the block is stored nonetheless, and memory may exceed its limit.
-    pub async fn hold(&self, block: Arc<Block>) -> Result<()> {
+    pub async fn insert_and_spill(&self, block: Arc<Block>) -> Result<()> {
         self.insert(block);
         self.make_room().await
     }
@@ -149,7 +149,7 @@ impl BlockStore {
 /// No lock is held during file operations.
 impl StoreInner {
     fn lock(&self) -> MutexGuard<'_, BlockIndex> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn make_room(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::durable::{Covered, Needs};
+use dstreams_control::durable::{CheckpointedBlocks, JournalRetention};
 use dstreams_control::{BatchTime, ReceiverId};
 
 use super::retained_journal::RetainedJournal;
@@ -42,7 +42,7 @@ impl BlockJournal {
     pub fn begin(dir: PathBuf, owner: Owner) -> Result<Self> {
         let journal = Journal::fenced(&dir, Some(owner.clone()))?;
         Ok(BlockJournal {
-            journal: RetainedJournal::new(journal, Needs::default()),
+            journal: RetainedJournal::new(journal, JournalRetention::default()),
             owner,
             dir,
         })
@@ -59,7 +59,7 @@ impl BlockJournal {
     }
 
     /// A checkpoint of `batch` covers these blocks.
-    pub fn covered(&self, batch: BatchTime, blocks: &Covered) {
+    pub fn checkpointed(&self, batch: BatchTime, blocks: &CheckpointedBlocks) {
         self.journal.release(batch, blocks, None);
     }
 
@@ -67,7 +67,7 @@ impl BlockJournal {
     /// determined.
     pub fn is_fenced(&self) -> bool {
         let is_gone = matches!(&std::fs::metadata(&self.dir), Err(error) if error.kind() == ErrorKind::NotFound);
-        is_gone || self.owner.is_there().is_ok_and(|is_there| !is_there)
+        is_gone || self.owner.still_owns().is_ok_and(|owns| !owns)
     }
 }
 
@@ -159,11 +159,11 @@ impl Ended {
     }
 
     /// Takes out the journals that checkpoints cover completely.
-    pub fn covered(&mut self, covered: &Covered) -> Ended {
+    pub fn checkpointed(&mut self, checkpointed_blocks: &CheckpointedBlocks) -> Ended {
         let done = |(_, receivers): &mut (PathBuf, BTreeSet<ReceiverId>)| {
             receivers
                 .iter()
-                .all(|receiver| covered.is_closed(*receiver))
+                .all(|receiver| checkpointed_blocks.is_closed(*receiver))
         };
         Ended(self.0.extract_if(.., done).collect())
     }

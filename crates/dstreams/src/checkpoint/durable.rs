@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::durable::Covered;
+use dstreams_control::durable::CheckpointedBlocks;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use futures::stream::BoxStream;
 
@@ -18,7 +18,7 @@ use super::publisher::Publisher;
 use super::recover::{Restored, StateDirectory, recover};
 use super::retained_journal::RetainedJournal;
 use super::schedule::{CheckpointFailures, Schedule};
-use super::set_aside::{self, Earlier};
+use super::set_aside::{self, RecoverySource};
 use super::writer::{CheckpointPlan, Writing, on_disk};
 use crate::blocks::Block;
 use crate::crash::point;
@@ -30,7 +30,7 @@ use crate::journal::{DirLock, JournalEntry, Ticket};
 pub struct Durable {
     dir: PathBuf,
     /// None once the directory is released.
-    held: Mutex<Option<DirLock>>,
+    dir_lock: Mutex<Option<DirLock>>,
     incarnation: u64,
     // Locks are not nested, but for those within the journal: L2 in ARCHITECTURE.md.
     journal: RetainedJournal,
@@ -49,7 +49,7 @@ impl Durable {
     /// number of partitions counts only if nothing was there before. A checkpoint is written after `every` batches.
     pub async fn open(
         lock: DirLock,
-        kept: &StateDirectory,
+        state_directory: &StateDirectory,
         every: u64,
         program: Program,
         states: Vec<StateId>,
@@ -57,13 +57,13 @@ impl Durable {
         bound: Bound,
     ) -> Result<(Arc<Self>, Restored)> {
         let owner = lock.owner().clone();
-        let found = recover(&owner, kept, program, states, schemas, bound).await?;
+        let found = recover(&owner, state_directory, program, states, schemas, bound).await?;
         let durable = Durable {
-            dir: kept.dir.clone(),
-            held: Mutex::new(Some(lock)),
+            dir: state_directory.dir.clone(),
+            dir_lock: Mutex::new(Some(lock)),
             incarnation: found.restored.incarnation,
             journal: found.journal,
-            checkpoints: Publisher::new(kept.store(), owner, found.newest),
+            checkpoints: Publisher::new(state_directory.store(), owner, found.newest),
             schedule: Mutex::new(Schedule::new(every)),
             offsets: Mutex::new(found.offsets),
             lineage: Mutex::new(found.lineage),
@@ -95,16 +95,16 @@ impl Durable {
     }
 
     /// A worker has persisted a block, with these offsets by input and producer.
-    pub fn stored(&self, block: BlockId, marks: impl Iterator<Item = ((u32, String), u64)>) {
-        lock(&self.offsets).stored(block, marks);
+    pub fn stored(&self, block: BlockId, offsets: impl Iterator<Item = ((u32, String), u64)>) {
+        lock(&self.offsets).stored(block, offsets);
     }
 
     /// A receiver was lost with its worker; of its blocks that are in no cut, only these count. Until the ticket
     /// is synced, no record that it may have taken may be taken elsewhere.
-    pub fn gone(&self, receiver: ReceiverId, blocks: &[BlockMeta]) -> Ticket {
+    pub fn receiver_lost(&self, receiver: ReceiverId, blocks: &[BlockMeta]) -> Ticket {
         let blocks: Vec<BlockId> = blocks.iter().map(|block| block.id).collect();
-        lock(&self.offsets).gone(receiver, &blocks);
-        self.journal.gone(receiver, &blocks)
+        lock(&self.offsets).receiver_lost(receiver, &blocks);
+        self.journal.receiver_lost(receiver, &blocks)
     }
 
     /// A worker with these receivers has ended.
@@ -142,10 +142,10 @@ impl Durable {
         // None is being written: the newest stays the newest until this one is.
         let newest = self.checkpoints.number();
         let tried = lock(&self.schedule).next_attempt(newest);
-        let covered = self.journal.covered(batch);
+        let checkpointed_blocks = self.journal.checkpointed(batch);
         let plan = self
             .checkpoints
-            .plan((batch, covered), tried, self.incarnation);
+            .plan((batch, checkpointed_blocks), tried, self.incarnation);
         Some(plan)
     }
 
@@ -160,7 +160,7 @@ impl Durable {
         self: &Arc<Self>,
         plan: CheckpointPlan,
         states: Writing,
-        checkpointed: impl FnOnce(BatchTime, &Covered) + Send + 'static,
+        checkpointed: impl FnOnce(BatchTime, &CheckpointedBlocks) + Send + 'static,
     ) {
         let whole = self.checkpoints.needs_all_offsets();
         let offsets = lock(&self.offsets).capture(whole);
@@ -185,17 +185,22 @@ impl Durable {
 
     fn checkpoint_written(
         &self,
-        CheckpointPlan { batch, covered, .. }: &CheckpointPlan,
-        checkpointed: impl FnOnce(BatchTime, &Covered),
+        CheckpointPlan {
+            batch,
+            checkpointed_blocks,
+            ..
+        }: &CheckpointPlan,
+        checkpointed: impl FnOnce(BatchTime, &CheckpointedBlocks),
     ) {
         lock(&self.schedule).succeeded();
         let number = self.checkpoints.number();
-        self.journal.release(*batch, covered, Some(number));
-        lock(&self.lineage).covered(*batch);
+        self.journal
+            .release(*batch, checkpointed_blocks, Some(number));
+        lock(&self.lineage).checkpointed(*batch);
         // Lock order L1 in ARCHITECTURE.md: no lock of `Durable` is held here.
-        checkpointed(*batch, covered);
-        lock(&self.offsets).covered(covered);
-        let ended = lock(&self.ended).covered(covered);
+        checkpointed(*batch, checkpointed_blocks);
+        lock(&self.offsets).checkpointed(checkpointed_blocks);
+        let ended = lock(&self.ended).checkpointed(checkpointed_blocks);
         let left = ended.remove();
         lock(&self.ended).append(left);
     }
@@ -219,10 +224,10 @@ impl Durable {
 
     /// The sources of the state before a batch that was set aside. No checkpoint is written meanwhile, and none
     /// may begin.
-    pub async fn earlier(&self, schemas: Vec<SchemaRef>) -> Result<Earlier> {
+    pub async fn recovery_source(&self, schemas: Vec<SchemaRef>) -> Result<RecoverySource> {
         self.close().await;
         let dir = self.dir.clone();
-        Earlier::read(dir, self.checkpoints.newest(), schemas).await
+        RecoverySource::read(dir, self.checkpoints.newest(), schemas).await
     }
 
     /// Parts of a source are gone permanently.
@@ -253,7 +258,7 @@ impl Durable {
     pub async fn free(self: Arc<Self>) {
         let freed = tokio::task::spawn_blocking(move || {
             self.journal.close();
-            lock(&self.held).take();
+            lock(&self.dir_lock).take();
         });
         let _ = freed.await;
     }

@@ -149,7 +149,7 @@ pub fn inspect(dir: impl AsRef<Path>) -> Result<Inspection> {
             JournalEntry::Committed { batch } => drop(committed.insert(batch)),
             JournalEntry::SetAside { .. }
             | JournalEntry::Committing { .. }
-            | JournalEntry::Gone { .. } => {}
+            | JournalEntry::ReceiverLost { .. } => {}
         }
     }
     journal.processes = processes.len();

@@ -43,7 +43,7 @@ impl Lineage {
         }
     }
 
-    pub(super) fn covered(&mut self, batch: BatchTime) {
+    pub(super) fn checkpointed(&mut self, batch: BatchTime) {
         self.checkpoint = Some(batch);
         self.batches.retain(|later, _| *later > batch);
     }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use bytes::Bytes;
 use dstreams_control::BatchTime;
-use dstreams_control::durable::{Covered, Point};
+use dstreams_control::durable::{CheckpointMeta, CheckpointedBlocks};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -54,7 +54,7 @@ pub struct Manifest {
     #[serde(default)]
     pub offsets: Vec<PartitionPart>,
     /// The blocks of all batches up to this one.
-    pub covered: Covered,
+    pub covered: CheckpointedBlocks,
     /// Names of files.
     pub files: Vec<String>,
     pub states: Vec<StateParts>,
@@ -173,15 +173,15 @@ impl Manifest {
     }
 
     /// The part of it that a restart needs besides the state.
-    pub(super) fn point(&self, offsets: &Offsets) -> Point {
+    pub(super) fn checkpoint_meta(&self, offsets: &Offsets) -> CheckpointMeta {
         let marks = offsets.iter();
-        Point {
+        CheckpointMeta {
             batch: self.batch(),
             incarnation: self.incarnation,
-            marks: marks
+            offsets: marks
                 .map(|(of, offset)| (of.clone(), offset.last))
                 .collect(),
-            covered: self.covered.clone(),
+            checkpointed_blocks: self.covered.clone(),
         }
     }
 

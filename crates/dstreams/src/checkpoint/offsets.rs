@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use dstreams_control::durable::Covered;
+use dstreams_control::durable::CheckpointedBlocks;
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 
 use crate::blocks::Block;
@@ -53,27 +53,29 @@ pub(super) struct OffsetTable {
 impl OffsetTable {
     /// The table as of a checkpoint.
     pub fn of(committed: Offsets, bound: Bound) -> Self {
-        let mut marks = OffsetTable {
+        let mut table = OffsetTable {
             committed,
             bound,
             ..OffsetTable::default()
         };
-        marks.trim(0);
-        marks
+        table.trim(0);
+        table
     }
 
     pub fn received(&mut self, input: u32, block: &Block) {
-        let marks = block.marks.iter();
-        let marks = marks.map(|(producer, last)| ((input, producer.to_string()), *last));
-        self.stored(block.meta.id, marks);
+        let offsets = block.offsets.iter();
+        let offsets = offsets.map(|(producer, last)| ((input, producer.to_string()), *last));
+        self.stored(block.meta.id, offsets);
     }
 
-    pub fn stored(&mut self, block: BlockId, marks: impl Iterator<Item = (Of, u64)>) {
-        self.blocks.entry(block).or_insert_with(|| marks.collect());
+    pub fn stored(&mut self, block: BlockId, offsets: impl Iterator<Item = (Of, u64)>) {
+        self.blocks
+            .entry(block)
+            .or_insert_with(|| offsets.collect());
     }
 
     /// Of this receiver, only these blocks will be in batches.
-    pub fn gone(&mut self, receiver: ReceiverId, blocks: &[BlockId]) {
+    pub fn receiver_lost(&mut self, receiver: ReceiverId, blocks: &[BlockId]) {
         let blocks: HashSet<&BlockId> = blocks.iter().collect();
         self.blocks
             .retain(|id, _| id.receiver != receiver || blocks.contains(id));
@@ -81,14 +83,15 @@ impl OffsetTable {
 
     /// A checkpoint covers these blocks. Offsets that a slow worker reported late are of batches that had already
     /// committed.
-    pub fn covered(&mut self, covered: &Covered) {
-        self.blocks.retain(|id, _| !covered.contains(*id));
+    pub fn checkpointed(&mut self, checkpointed_blocks: &CheckpointedBlocks) {
+        self.blocks
+            .retain(|id, _| !checkpointed_blocks.contains(*id));
     }
 
     /// A batch with these blocks has taken effect.
     pub fn committed(&mut self, batch: BatchTime, blocks: &[BlockId]) {
-        let marks = blocks.iter().filter_map(|block| self.blocks.remove(block));
-        for (of, last) in marks.flatten() {
+        let offsets = blocks.iter().filter_map(|block| self.blocks.remove(block));
+        for (of, last) in offsets.flatten() {
             self.changed.insert(of.clone());
             let known = self.committed.entry(of).or_default();
             known.last = known.last.max(last);
@@ -102,8 +105,8 @@ impl OffsetTable {
     pub fn forget(&mut self, input: u32, names: &[Arc<str>]) {
         let names: HashSet<&str> = names.iter().map(|name| &**name).collect();
         let is = |of: &Of| of.0 == input && names.contains(&*of.1);
-        let marks = self.blocks.values_mut();
-        marks.for_each(|marks| marks.retain(|(of, _)| !is(of)));
+        let offsets = self.blocks.values_mut();
+        offsets.for_each(|offsets| offsets.retain(|(of, _)| !is(of)));
         for name in names {
             let of = (input, name.to_owned());
             if self.committed.remove(&of).is_some() {
@@ -227,12 +230,12 @@ mod tests {
 
     #[test]
     fn only_surviving_blocks_of_a_lost_receiver_count() {
-        let mut marks = OffsetTable::default();
+        let mut table = OffsetTable::default();
         for (receiver, seq) in [(1, 0), (1, 1), (2, 0)] {
-            marks.stored(id(receiver, seq), of(seq));
+            table.stored(id(receiver, seq), of(seq));
         }
-        marks.gone(ReceiverId(1), &[id(1, 1)]);
-        let mut left: Vec<_> = marks.blocks.into_keys().collect();
+        table.receiver_lost(ReceiverId(1), &[id(1, 1)]);
+        let mut left: Vec<_> = table.blocks.into_keys().collect();
         left.sort();
         assert_eq!(left, [id(1, 1), id(2, 0)]);
     }
@@ -240,25 +243,25 @@ mod tests {
     /// A worker may report a block late: its batch is not committed again.
     #[test]
     fn late_offsets_are_dropped_by_the_next_checkpoint() {
-        let mut marks = OffsetTable::default();
-        marks.stored(id(1, 0), of(1));
-        marks.committed(BatchTime(100), &[id(1, 0)]);
-        marks.stored(id(1, 0), of(1));
-        marks.stored(id(1, 1), of(2));
-        let mut needs = dstreams_control::durable::Needs::default();
-        needs.cut(BatchTime(100), vec![id(1, 0)], 0);
-        marks.covered(&needs.covered(BatchTime(100)));
-        assert_eq!(marks.blocks.into_keys().collect::<Vec<_>>(), [id(1, 1)]);
+        let mut table = OffsetTable::default();
+        table.stored(id(1, 0), of(1));
+        table.committed(BatchTime(100), &[id(1, 0)]);
+        table.stored(id(1, 0), of(1));
+        table.stored(id(1, 1), of(2));
+        let mut retention = dstreams_control::durable::JournalRetention::default();
+        retention.cut(BatchTime(100), vec![id(1, 0)], 0);
+        table.checkpointed(&retention.checkpointed(BatchTime(100)));
+        assert_eq!(table.blocks.into_keys().collect::<Vec<_>>(), [id(1, 1)]);
     }
 
     /// A batch with a block of each of these producers.
-    fn batch(marks: &mut OffsetTable, at: u64, input: u32, producers: &[&str]) {
+    fn batch(table: &mut OffsetTable, at: u64, input: u32, producers: &[&str]) {
         for (seq, producer) in (0..).zip(producers) {
             let of = ((input, (*producer).to_owned()), at);
-            marks.stored(id(at, seq), std::iter::once(of));
+            table.stored(id(at, seq), std::iter::once(of));
         }
         let blocks: Vec<_> = (0..producers.len() as u64).map(|seq| id(at, seq)).collect();
-        marks.committed(BatchTime(at), &blocks);
+        table.committed(BatchTime(at), &blocks);
     }
 
     fn names(offsets: &Offsets) -> Vec<(u32, &str, u64)> {
@@ -275,22 +278,22 @@ mod tests {
             most: 3,
             inputs: vec![true, false],
         };
-        let mut marks = OffsetTable::of(Offsets::new(), bound.clone());
-        batch(&mut marks, 1, 1, &["f1", "f2", "f3", "f4"]);
-        batch(&mut marks, 2, 0, &["z", "y"]);
-        batch(&mut marks, 3, 0, &["b", "c"]);
-        batch(&mut marks, 4, 0, &["z"]);
+        let mut table = OffsetTable::of(Offsets::new(), bound.clone());
+        batch(&mut table, 1, 1, &["f1", "f2", "f3", "f4"]);
+        batch(&mut table, 2, 0, &["z", "y"]);
+        batch(&mut table, 3, 0, &["b", "c"]);
+        batch(&mut table, 4, 0, &["z"]);
         let mut offsets = Offsets::new();
-        add(&mut offsets, &to_bytes(&marks.capture(true)).unwrap()).unwrap();
+        add(&mut offsets, &to_bytes(&table.capture(true)).unwrap()).unwrap();
         let files = [(1, "f1", 1), (1, "f2", 1), (1, "f3", 1), (1, "f4", 1)];
         let clients = [(0, "b", 3), (0, "c", 3), (0, "z", 4)];
         assert_eq!(names(&offsets), [&clients[..], &files].concat());
-        assert_eq!(marks.forgotten(), 1);
+        assert_eq!(table.forgotten(), 1);
         // An earlier process may have had a higher limit.
         let fewer = Bound { most: 1, ..bound };
-        let marks = OffsetTable::of(offsets, fewer);
-        assert_eq!(names(&marks.committed)[0], (0, "z", 4));
-        assert_eq!(marks.committed.len(), 5);
+        let table = OffsetTable::of(offsets, fewer);
+        assert_eq!(names(&table.committed)[0], (0, "z", 4));
+        assert_eq!(table.committed.len(), 5);
     }
 
     #[test]
@@ -299,43 +302,43 @@ mod tests {
             most: 2,
             inputs: vec![true],
         };
-        let mut marks = OffsetTable::of(Offsets::new(), bound);
+        let mut table = OffsetTable::of(Offsets::new(), bound);
         let mut offsets = Offsets::new();
-        let mut write = |marks: &mut OffsetTable, is_written: bool| {
-            let part = marks.capture(false);
-            marks.captured(is_written);
+        let mut write = |table: &mut OffsetTable, is_written: bool| {
+            let part = table.capture(false);
+            table.captured(is_written);
             if is_written {
                 add(&mut offsets, &to_bytes(&part).unwrap()).unwrap();
-                assert_eq!(offsets, marks.committed);
+                assert_eq!(offsets, table.committed);
             }
             part.len()
         };
-        batch(&mut marks, 1, 0, &["a", "b"]);
-        assert_eq!(write(&mut marks, true), 2);
-        assert_eq!(write(&mut marks, true), 0);
-        batch(&mut marks, 2, 0, &["b"]);
-        assert_eq!(write(&mut marks, false), 1);
-        batch(&mut marks, 3, 0, &["c"]);
+        batch(&mut table, 1, 0, &["a", "b"]);
+        assert_eq!(write(&mut table, true), 2);
+        assert_eq!(write(&mut table, true), 0);
+        batch(&mut table, 2, 0, &["b"]);
+        assert_eq!(write(&mut table, false), 1);
+        batch(&mut table, 3, 0, &["c"]);
         // Including `a`, which was forgotten.
-        assert_eq!(write(&mut marks, true), 3);
-        marks.forget(0, &["b".into(), "unknown".into()]);
-        assert_eq!(write(&mut marks, true), 1);
+        assert_eq!(write(&mut table, true), 3);
+        table.forget(0, &["b".into(), "unknown".into()]);
+        assert_eq!(write(&mut table, true), 1);
     }
 
     /// Also the offsets of blocks that are in no batch yet.
     #[test]
     fn forgotten_parts_do_not_come_back() {
-        let mut marks = OffsetTable::of(
+        let mut table = OffsetTable::of(
             Offsets::new(),
             Bound {
                 most: 9,
                 inputs: vec![false],
             },
         );
-        batch(&mut marks, 1, 0, &["file", "other"]);
-        marks.stored(id(9, 9), std::iter::once(((0, "file".to_owned()), 7)));
-        marks.forget(0, &["file".into()]);
-        marks.committed(BatchTime(2), &[id(9, 9)]);
-        assert_eq!(names(&marks.committed), [(0, "other", 1)]);
+        batch(&mut table, 1, 0, &["file", "other"]);
+        table.stored(id(9, 9), std::iter::once(((0, "file".to_owned()), 7)));
+        table.forget(0, &["file".into()]);
+        table.committed(BatchTime(2), &[id(9, 9)]);
+        assert_eq!(names(&table.committed), [(0, "other", 1)]);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use dstreams_control::BatchTime;
-use dstreams_control::durable::Covered;
+use dstreams_control::durable::CheckpointedBlocks;
 
 use super::location::Store;
 use super::manifest::Manifest;
@@ -53,14 +53,14 @@ impl Publisher {
     /// The contents of the next checkpoint, as of a batch.
     pub fn plan(
         &self,
-        (batch, covered): (BatchTime, Covered),
+        (batch, checkpointed_blocks): (BatchTime, CheckpointedBlocks),
         tried: u64,
         incarnation: u64,
     ) -> CheckpointPlan {
         let newest = lock(&self.newest);
         CheckpointPlan {
             batch,
-            covered,
+            checkpointed_blocks,
             number: newest.number + 1,
             tried,
             incarnation,
@@ -80,7 +80,7 @@ impl Publisher {
         let offsets = write_offsets(plan, &offsets, whole).await?;
         let mut next = lock(&self.newest).clone().next(plan, written)?;
         offsets.into_iter().for_each(|file| next.add_offsets(file));
-        next.covered = plan.covered.clone();
+        next.covered = plan.checkpointed_blocks.clone();
         // A fenced process may still write state files; no manifest names them.
         self.owner.check()?;
         match self.store.publish(&next.name(), next.to_bytes()?).await {

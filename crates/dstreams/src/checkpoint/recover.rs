@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::cluster::Mark;
-use dstreams_control::durable::{self, Covered, Needs, Replay, Restart};
+use dstreams_control::cluster::ProducerOffset;
+use dstreams_control::durable::{self, CheckpointedBlocks, JournalRetention, Replay, Restart};
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 use super::block_journal;
@@ -66,11 +66,11 @@ pub(super) fn without_records(
                 JournalEntry::Block { .. } => Block::from_unsealed(&bytes, schema)?,
                 _ => Block::from_bytes(&bytes, schema, Vec::new())?,
             };
-            let marks = block.marks.iter();
+            let offsets = block.offsets.iter();
             let entry = durable::Entry::Block {
                 input,
                 meta: block.meta,
-                marks: marks.map(|(by, last)| (Arc::clone(by), *last)).collect(),
+                offsets: offsets.map(|(by, last)| (Arc::clone(by), *last)).collect(),
             };
             return Ok((entry, Some(Arc::new(block))));
         }
@@ -86,7 +86,9 @@ pub(super) fn without_records(
         JournalEntry::SetAside { batch } => durable::Entry::SetAside { batch },
         JournalEntry::Committing { batch } => durable::Entry::Committing { batch },
         JournalEntry::Committed { batch } => durable::Entry::Committed { batch },
-        JournalEntry::Gone { receiver, blocks } => durable::Entry::Gone { receiver, blocks },
+        JournalEntry::ReceiverLost { receiver, blocks } => {
+            durable::Entry::ReceiverLost { receiver, blocks }
+        }
     };
     Ok((entry, None))
 }
@@ -140,7 +142,7 @@ impl Manifest {
             incarnation: 0,
             marks: Vec::new(),
             offsets: Vec::new(),
-            covered: Covered::default(),
+            covered: CheckpointedBlocks::default(),
             directory: None,
             files: Vec::new(),
             states: states.collect(),
@@ -164,14 +166,14 @@ pub(super) struct Recovered {
 /// Reads the directory of a program and its checkpoints: see [`Durable::open`](super::Durable::open).
 pub(super) async fn recover(
     owner: &Owner,
-    kept: &StateDirectory,
+    state_directory: &StateDirectory,
     program: Program,
     states: Vec<StateId>,
     schemas: &[SchemaRef],
     bound: Bound,
 ) -> Result<Recovered> {
-    let dir = &kept.dir;
-    let store = kept.store();
+    let dir = &state_directory.dir;
+    let store = state_directory.store();
     let (mut point, mut state, mut offsets) = (None, None, Offsets::new());
     let found = read(dir)?;
     store.make()?;
@@ -194,14 +196,15 @@ pub(super) async fn recover(
     let mut newest = match newest {
         Some(written) => {
             let times = times.unwrap_or_default();
-            let (manifest, refusal) = written.fit(&program, &states, &kept.changes, &times)?;
+            let (manifest, refusal) =
+                written.fit(&program, &states, &state_directory.changes, &times)?;
             other_times = refusal;
             offsets = manifest.offsets(&store).await?;
-            point = Some(manifest.point(&offsets));
+            point = Some(manifest.checkpoint_meta(&offsets));
             state = Some((manifest.clone(), store.clone()));
             manifest
         }
-        None => Manifest::empty(program, states, &kept.changes),
+        None => Manifest::empty(program, states, &state_directory.changes),
     };
     newest.directory = Some(directory);
     if found.torn > 0 {
@@ -215,8 +218,10 @@ pub(super) async fn recover(
     let process = u32::try_from(restart.incarnation)
         .map_err(|_| wrong("restart limit of this directory reached; use an empty one".into()))?;
     let first_receiver = ReceiverId::first_of(process);
-    let open = restart.ended.keys().chain(restart.gone.keys());
-    restart.covered.close_before(first_receiver, open);
+    let open = restart.ended.keys().chain(restart.lost_receivers.keys());
+    restart
+        .checkpointed_blocks
+        .close_before(first_receiver, open);
     restart.controller.set_aside_before =
         u32::try_from(set_aside::list(dir)?.len()).unwrap_or(u32::MAX);
     let interval_ms = newest.program.interval_ms;
@@ -238,7 +243,7 @@ pub(super) async fn recover(
         ..begins
     };
     let journal = Journal::open(dir, next, Some(opening), Some(owner.clone()))?;
-    let needs = Needs::after(&restart, Ticket::EARLIER);
+    let retention = JournalRetention::after(&restart, Ticket::EARLIER);
     let lineage = lineage_of(checkpoint, &restart);
     let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
     let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
@@ -253,10 +258,10 @@ pub(super) async fn recover(
         blocks,
         committed: restart.committed,
         controller: restart.controller,
-        offsets: newest_offsets(restart.marks, &offsets),
+        offsets: newest_offsets(restart.offsets, &offsets),
     };
     Ok(Recovered {
-        journal: RetainedJournal::new(journal, needs),
+        journal: RetainedJournal::new(journal, retention),
         newest,
         offsets: table,
         lineage,
@@ -342,13 +347,13 @@ fn lineage_of(checkpoint: Option<BatchTime>, restart: &Restart) -> Lineage {
 }
 
 /// What is in the state or in a block, where these are in the state. Others are of batches after it.
-fn newest_offsets(marks: durable::Marks, of_state: &Offsets) -> Offsets {
+fn newest_offsets(offsets: durable::ProducerOffsets, of_state: &Offsets) -> Offsets {
     let offset = |(of, last): ((u32, String), u64)| {
         let known = of_state.get(&of).filter(|known| known.last == last);
         let batch = known.map_or(u64::MAX, |known| known.batch);
         (of, Offset { last, batch })
     };
-    marks.into_iter().map(offset).collect()
+    offsets.into_iter().map(offset).collect()
 }
 
 impl Restored {
@@ -359,11 +364,11 @@ impl Restored {
     }
 
     /// Offsets by input and producer, of the least recently active first.
-    pub fn known(&self) -> impl Iterator<Item = Mark> {
+    pub fn producer_offsets(&self) -> impl Iterator<Item = ProducerOffset> {
         let mut offsets: Vec<_> = self.offsets.iter().collect();
         offsets.sort_by_key(|(_, offset)| offset.batch);
         let offsets = offsets.into_iter();
-        offsets.map(|((input, producer), offset)| Mark {
+        offsets.map(|((input, producer), offset)| ProducerOffset {
             input: *input,
             producer: Arc::from(producer.as_str()),
             last: offset.last,
@@ -394,7 +399,7 @@ impl Restored {
     }
 
     /// The offsets of an input by producer, of the least recently active first.
-    pub fn positions(&self, input: u32) -> Vec<(String, u64)> {
+    pub fn offsets(&self, input: u32) -> Vec<(String, u64)> {
         let offsets = self.offsets.iter().filter(|((of, _), _)| *of == input);
         let mut offsets: Vec<_> = offsets.collect();
         offsets.sort_by_key(|(_, offset)| offset.batch);
@@ -420,8 +425,8 @@ mod tests {
             receiver: ReceiverId(3),
             seq: 5,
         };
-        let marks = [(Arc::from("producer"), 7)].into_iter().collect();
-        let block = Block::new(id, vec![rows.clone()], 100, Vec::new()).with_marks(marks);
+        let offsets = [(Arc::from("producer"), 7)].into_iter().collect();
+        let block = Block::new(id, vec![rows.clone()], 100, Vec::new()).with_offsets(offsets);
         let schema = String::schema();
         let entries = [
             JournalEntry::Block {
@@ -439,7 +444,7 @@ mod tests {
             assert_eq!(read, entry);
             let (_, found) = without_records(read, &[Arc::clone(&schema)]).unwrap();
             let found = found.unwrap();
-            assert_eq!((found.meta, &found.marks), (block.meta, &block.marks));
+            assert_eq!((found.meta, &found.offsets), (block.meta, &block.offsets));
             assert_eq!(found.batches, std::slice::from_ref(&rows));
         }
     }

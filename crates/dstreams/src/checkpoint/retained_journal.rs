@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::durable::{Covered, Needs};
+use dstreams_control::durable::{CheckpointedBlocks, JournalRetention};
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 
 use super::lock;
@@ -15,46 +15,46 @@ use crate::journal::{Journal, JournalEntry, Ticket};
 pub(super) struct RetainedJournal {
     journal: Journal,
     // Lock order L2 in ARCHITECTURE.md: before the journal's queue.
-    needs: Mutex<Needs<Ticket>>,
+    retention: Mutex<JournalRetention<Ticket>>,
 }
 
 impl RetainedJournal {
     /// A journal with what a restart needs of it.
-    pub fn new(journal: Journal, needs: Needs<Ticket>) -> Self {
-        let needs = Mutex::new(needs);
-        RetainedJournal { journal, needs }
+    pub fn new(journal: Journal, retention: JournalRetention<Ticket>) -> Self {
+        let retention = Mutex::new(retention);
+        RetainedJournal { journal, retention }
     }
 
     /// Writes a block; it is durable when its ticket is synced.
     pub fn block(&self, input: u32, block: &Block, schema: &SchemaRef) -> Result<Ticket> {
         let bytes = block.to_pieces(schema)?;
-        let mut needs = lock(&self.needs);
+        let mut retention = lock(&self.retention);
         let ticket = self.journal.append(JournalEntry::Block { input, bytes });
-        needs.block(block.meta.id, ticket);
+        retention.block(block.meta.id, ticket);
         Ok(ticket)
     }
 
     /// A receiver was lost; of its blocks that are in no cut, only these count.
-    pub fn gone(&self, receiver: ReceiverId, blocks: &[BlockId]) -> Ticket {
-        let mut needs = lock(&self.needs);
-        let ticket = self.journal.append(JournalEntry::Gone {
+    pub fn receiver_lost(&self, receiver: ReceiverId, blocks: &[BlockId]) -> Ticket {
+        let mut retention = lock(&self.retention);
+        let ticket = self.journal.append(JournalEntry::ReceiverLost {
             receiver,
             blocks: blocks.to_vec(),
         });
-        needs.gone(receiver, blocks, ticket);
+        retention.receiver_lost(receiver, blocks, ticket);
         ticket
     }
 
     /// The blocks of a batch, and the batch before it if intervals in between were skipped.
     pub fn cut(&self, batch: BatchTime, after: Option<BatchTime>, blocks: Vec<BlockId>) -> Ticket {
-        let mut needs = lock(&self.needs);
+        let mut retention = lock(&self.retention);
         // I2 (ARCHITECTURE.md): a restart reads these blocks, and no others.
         let ticket = self.journal.append(JournalEntry::Cut {
             batch,
             after,
             blocks: blocks.clone(),
         });
-        needs.cut(batch, blocks, ticket);
+        retention.cut(batch, blocks, ticket);
         ticket
     }
 
@@ -64,14 +64,19 @@ impl RetainedJournal {
     }
 
     /// The blocks of all batches up to this one.
-    pub fn covered(&self, batch: BatchTime) -> Covered {
-        lock(&self.needs).covered(batch)
+    pub fn checkpointed(&self, batch: BatchTime) -> CheckpointedBlocks {
+        lock(&self.retention).checkpointed(batch)
     }
 
     /// A checkpoint of `batch` covers these blocks; the journal of the program also records its number.
-    pub fn release(&self, batch: BatchTime, covered: &Covered, checkpoint: Option<u64>) {
-        let mut needs = lock(&self.needs);
-        let first = needs.release(batch, covered);
+    pub fn release(
+        &self,
+        batch: BatchTime,
+        checkpointed_blocks: &CheckpointedBlocks,
+        checkpoint: Option<u64>,
+    ) {
+        let mut retention = lock(&self.retention);
+        let first = retention.release(batch, checkpointed_blocks);
         // Before later entries, which are needed, are appended.
         self.journal.release_before(first, checkpoint);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::BatchTime;
-use dstreams_control::durable::{Point, Replay};
+use dstreams_control::durable::{CheckpointMeta, Replay};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -41,14 +41,14 @@ pub type Blocks = Vec<(u32, Arc<Block>)>;
 
 /// What the state as of the last batch that took effect is made from.
 #[derive(Debug)]
-pub struct Earlier {
+pub struct RecoverySource {
     /// The newest checkpoint, and its store.
     pub state: Option<(Manifest, Store)>,
     /// The batches after it that took effect, in order.
     pub batches: Vec<(BatchTime, Blocks)>,
 }
 
-impl Earlier {
+impl RecoverySource {
     /// The batch of the checkpoint; 0 if there is none.
     pub fn batch(&self) -> BatchTime {
         let state = self.state.as_ref();
@@ -76,16 +76,16 @@ impl Earlier {
         // Offsets do not matter here.
         let point = state
             .as_ref()
-            .map(|(manifest, _)| manifest.point(&Default::default()));
+            .map(|(manifest, _)| manifest.checkpoint_meta(&Default::default()));
         let read = move || read_batches(&dir, point, &schemas);
         let batches = on_disk(async move { read() }).await?;
-        Ok(Earlier { state, batches })
+        Ok(RecoverySource { state, batches })
     }
 }
 
 fn read_batches(
     dir: &Path,
-    point: Option<Point>,
+    point: Option<CheckpointMeta>,
     schemas: &[SchemaRef],
 ) -> Result<Vec<(BatchTime, Blocks)>> {
     let mut replay = Replay::new(point);

@@ -25,13 +25,13 @@ async fn open_both(dir: &Path) -> (Arc<Durable>, Restored) {
         partitions: 1,
         inputs: vec!["texts".into()],
     };
-    let (lock, kept) = (
+    let (lock, state_directory) = (
         DirLock::take(dir).unwrap(),
         StateDirectory::at(dir.to_owned()),
     );
     let opened = Durable::open(
         lock,
-        &kept,
+        &state_directory,
         1,
         program,
         Vec::new(),

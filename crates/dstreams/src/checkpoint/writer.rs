@@ -1,7 +1,7 @@
 //! Writing a checkpoint: first the changed bytes, then the manifest that publishes them; and reading it.
 
 use dstreams_control::BatchTime;
-use dstreams_control::durable::Covered;
+use dstreams_control::durable::CheckpointedBlocks;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -29,7 +29,7 @@ pub struct CheckpointPlan {
     /// The batch of its state.
     pub batch: BatchTime,
     /// The blocks of all batches up to it.
-    pub covered: Covered,
+    pub checkpointed_blocks: CheckpointedBlocks,
     /// Its number.
     pub number: u64,
     /// The number of this attempt: each has its own files.
@@ -240,7 +240,7 @@ impl Manifest {
         for part in written.parts {
             if part.whole {
                 self.offsets.clear();
-                self.marks.clear();
+                self.offsets.clear();
             }
             self.offsets.push(part.in_file(file));
         }

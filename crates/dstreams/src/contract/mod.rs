@@ -12,14 +12,20 @@ use std::fmt::Debug;
 
 use dstreams_control::BatchTime;
 
-pub use sink::{ATOMIC, DECLARES_GUARANTEE, HIDDEN, ONCE, REMEMBERS, WHOLE, WORKS, sink};
-pub use source::{CLOSES, COMPLETE, FAILS, GROWS, RESUMES, RUNS, WAITS, source};
+pub use sink::{
+    ATOMIC_COMMIT, DECLARES_GUARANTEE, HIDDEN_UNTIL_COMMIT, IDEMPOTENT_COMMIT,
+    REPORTS_NEWEST_BATCH, SUCCEEDS_ON_RETRY, WHOLE_BATCH, sink,
+};
+pub use source::{
+    EACH_RECORD_ONCE, FAILS_ON_REFUSAL, MONOTONIC_OFFSETS, RESUMES_AT_OFFSETS, RUNS_WITHOUT_ERROR,
+    STOPS_ON_REQUEST, WAITS_FOR_PUSHES, source,
+};
 
 /// A violation of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{promise} ({}{step}): {found}", at(.batch))]
 #[non_exhaustive]
-pub struct Broken {
+pub struct Violation {
     /// The broken promise.
     pub promise: &'static str,
     /// For a sink: the batch that was written.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use dstreams_control::ReceiverId;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::{Broken, GROWS, RUNS};
+use super::{MONOTONIC_OFFSETS, RUNS_WITHOUT_ERROR, Violation};
 use crate::blocks::{Block, Budget};
 use crate::config::Config;
 use crate::error::BoxError;
-use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source};
+use crate::receive::{DeadLetters, Ingest, Intake, Source, StopSignal};
 use crate::stream::record::{Record, records_of};
 use crate::stream::relational::describe;
 
@@ -21,9 +21,9 @@ use crate::stream::relational::describe;
 pub(super) struct Survivors {
     /// As text.
     pub records: Vec<String>,
-    pub positions: BTreeMap<String, u64>,
+    pub offsets: BTreeMap<String, u64>,
     /// The offsets that the running process has reported.
-    said: BTreeMap<Arc<str>, u64>,
+    reported: BTreeMap<Arc<str>, u64>,
 }
 
 /// How a source ended.
@@ -33,7 +33,7 @@ pub(super) type SourceOutcome = Result<Result<(), BoxError>, JoinError>;
 pub(super) struct Process {
     pub intake: Arc<Intake>,
     budget: Budget,
-    closing: Closing,
+    closing: StopSignal,
     pub run: JoinHandle<Result<(), BoxError>>,
     ended: Option<SourceOutcome>,
     /// Number of blocks taken from it.
@@ -53,19 +53,20 @@ impl Survivors {
         &mut self,
         blocks: &[Arc<Block>],
         step: &str,
-    ) -> Result<(), Broken> {
-        for (key, done) in blocks.iter().flat_map(|block| &block.marks) {
-            if let Some(said) = self.said.insert(Arc::clone(key), *done)
-                && said > *done
+    ) -> Result<(), Violation> {
+        for (key, done) in blocks.iter().flat_map(|block| &block.offsets) {
+            if let Some(reported) = self.reported.insert(Arc::clone(key), *done)
+                && reported > *done
             {
-                let found = format!("the offset of `{key}` was {said}, and is {done} now");
-                return Err(broken(GROWS, step, found));
+                let found = format!("the offset of `{key}` was {reported}, and is {done} now");
+                return Err(violation(MONOTONIC_OFFSETS, step, found));
             }
-            let known = self.positions.entry(key.to_string()).or_default();
+            let known = self.offsets.entry(key.to_string()).or_default();
             *known = (*known).max(*done);
         }
         for rows in blocks.iter().flat_map(|block| &block.batches) {
-            let records = records_of::<T>(rows).map_err(|error| broken(RUNS, step, error))?;
+            let records = records_of::<T>(rows)
+                .map_err(|error| violation(RUNS_WITHOUT_ERROR, step, error))?;
             let texts = records.iter().map(|record| format!("{record:?}"));
             self.records.extend(texts);
         }
@@ -73,7 +74,7 @@ impl Survivors {
     }
 
     /// Describes how the surviving records differ from all records.
-    pub fn differs(&self, all: &[String], promise: &'static str, step: &str) -> Broken {
+    pub fn differs(&self, all: &[String], promise: &'static str, step: &str) -> Violation {
         let (wanted, found) = (counts(all), counts(&self.records));
         let records = wanted.keys().chain(found.keys());
         let times = |of: &BTreeMap<&str, usize>, record| of.get(record).copied().unwrap_or(0);
@@ -89,7 +90,7 @@ impl Survivors {
             ),
             None => "it waits for something".into(),
         };
-        broken(promise, step, found)
+        violation(promise, step, found)
     }
 }
 
@@ -106,25 +107,25 @@ impl Process {
     /// safe.
     pub async fn begin<T: Record>(
         mut source: impl Source,
-        kept: &mut Survivors,
+        survivors: &mut Survivors,
         budget: &Budget,
-    ) -> Result<Self, Broken> {
-        kept.said.clear();
+    ) -> Result<Self, Violation> {
+        survivors.reported.clear();
         let (schema, found) = (T::schema(), source.schema());
         if found.fields() != schema.fields() {
             let (wanted, found) = (describe(&schema), describe(&found));
             let found = format!("its columns are {found}, expected {wanted}");
-            return Err(broken(RUNS, "made", found));
+            return Err(violation(RUNS_WITHOUT_ERROR, "made", found));
         }
         let mut config = Config::new(Duration::from_secs(1));
         config.block_bytes = 1;
         let (receiver, dead) = (ReceiverId(0), DeadLetters::default());
         let intake = Intake::new(receiver, "contract", schema, &config, budget.clone(), dead);
-        let intake = Arc::new(intake.with_copies().with_positions(kept.positions.clone()));
-        let (ingest, closing) = (Ingest::of(Arc::clone(&intake)), Closing::default());
+        let intake = Arc::new(intake.with_copies().with_offsets(survivors.offsets.clone()));
+        let (ingest, closing) = (Ingest::of(Arc::clone(&intake)), StopSignal::default());
         source.connect(&ingest);
         let opened = source.open().await;
-        opened.map_err(|error| broken(RUNS, "opened", error))?;
+        opened.map_err(|error| violation(RUNS_WITHOUT_ERROR, "opened", error))?;
         Ok(Process {
             run: tokio::spawn(Box::new(source).run(ingest, closing.clone())),
             ended: None,
@@ -163,11 +164,11 @@ impl Process {
     }
 
     /// Reports that all blocks taken so far are safe.
-    pub fn say_safe(&self) {
+    pub fn report_safe(&self) {
         self.intake.set_safe_below(self.taken);
     }
 
-    pub fn ask_to_end(&self) {
+    pub fn request_stop(&self) {
         self.budget.lift();
         self.closing.request();
     }
@@ -181,8 +182,8 @@ impl Drop for Process {
     }
 }
 
-pub(super) fn broken(promise: &'static str, step: &str, found: impl ToString) -> Broken {
-    Broken {
+pub(super) fn violation(promise: &'static str, step: &str, found: impl ToString) -> Violation {
+    Violation {
         promise,
         batch: None,
         step: step.to_owned(),

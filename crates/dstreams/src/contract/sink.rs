@@ -11,26 +11,26 @@ use std::task::Poll;
 
 use dstreams_control::BatchTime;
 
-use super::{Broken, sorted};
+use super::{Violation, sorted};
 use crate::error::BoxError;
 use crate::stream::output::{Guarantee, Prepared, Sink};
 use crate::stream::record::{Record, batch_of};
 
 /// Nothing of a batch is visible before its commit.
-pub const HIDDEN: &str = "prepared records are not visible before the commit";
+pub const HIDDEN_UNTIL_COMMIT: &str = "prepared records are not visible before the commit";
 /// A committed batch is visible with all its records, each once.
-pub const WHOLE: &str = "a batch is visible whole, each record once";
+pub const WHOLE_BATCH: &str = "a batch is visible whole, each record once";
 /// Committed records never change.
-pub const ONCE: &str = "committing a batch again changes nothing";
+pub const IDEMPOTENT_COMMIT: &str = "committing a batch again changes nothing";
 /// A batch that a process left behind is visible as a whole or not at all.
-pub const ATOMIC: &str = "an interrupted commit has done all or nothing";
+pub const ATOMIC_COMMIT: &str = "an interrupted commit has done all or nothing";
 /// Calls that should succeed do.
-pub const WORKS: &str = "prepare and commit succeed when they are retried";
+pub const SUCCEEDS_ON_RETRY: &str = "prepare and commit succeed when they are retried";
 /// The sink declares that it is exactly-once.
 pub const DECLARES_GUARANTEE: &str = "the sink declares that it is exactly-once";
 
 /// The next run starts after the newest batch.
-pub const REMEMBERS: &str = "a sink reports its newest batch when it is opened";
+pub const REPORTS_NEWEST_BATCH: &str = "a sink reports its newest batch when it is opened";
 
 /// Number of records in each partition of a batch.
 const SIZES: [u64; 4] = [3, 0, 1, 2];
@@ -55,7 +55,7 @@ const MAX_AWAITS: usize = 6;
 /// use dstreams::{BatchTime, contract, files::{FileSink, Format}};
 ///
 /// # fn visible(_: &Path) -> BTreeMap<BatchTime, Vec<i64>> { unimplemented!() }
-/// # async fn test() -> Result<(), contract::Broken> {
+/// # async fn test() -> Result<(), contract::Violation> {
 /// let target = Path::new("/tmp/numbers");
 /// contract::sink(
 ///     async || FileSink::new(target, Format::JsonLines),
@@ -68,7 +68,7 @@ pub async fn sink<S: Sink, T: Record + Debug>(
     make: impl AsyncFn() -> S,
     row: impl Fn(u64) -> T,
     read: impl AsyncFn() -> BTreeMap<BatchTime, Vec<T>>,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     let mut suite = SinkSuite {
         make,
         row,
@@ -77,11 +77,11 @@ pub async fn sink<S: Sink, T: Record + Debug>(
         last: 0,
     };
     suite
-        .see(WHOLE, "nothing: the target must be empty at first")
+        .see(WHOLE_BATCH, "nothing: the target must be empty at first")
         .await?;
     let says = (suite.make)().await.guarantee();
     if says != Guarantee::ExactlyOnce {
-        return Err(suite.broken(DECLARES_GUARANTEE, "nothing", format!("it says {says:?}")));
+        return Err(suite.violation(DECLARES_GUARANTEE, "nothing", format!("it says {says:?}")));
     }
     suite.plain().await?;
     suite.prepared_early().await?;
@@ -113,21 +113,21 @@ where
     W: AsyncFn() -> BTreeMap<BatchTime, Vec<T>>,
 {
     /// One batch after another.
-    async fn plain(&mut self) -> Result<(), Broken> {
+    async fn plain(&mut self) -> Result<(), Violation> {
         let sink = (self.make)().await;
         for _ in 0..3 {
             self.last += 1;
             let prepared = self.prepare(&sink, self.last).await?;
-            self.see(HIDDEN, "prepared").await?;
+            self.see(HIDDEN_UNTIL_COMMIT, "prepared").await?;
             self.commit(&sink, self.last, &prepared).await?;
             self.add();
-            self.see(WHOLE, "committed").await?;
+            self.see(WHOLE_BATCH, "committed").await?;
         }
         Ok(())
     }
 
     /// The next batch is prepared before this one is committed, as in engines that overlap batches.
-    async fn prepared_early(&mut self) -> Result<(), Broken> {
+    async fn prepared_early(&mut self) -> Result<(), Violation> {
         let sink = (self.make)().await;
         let (this, next) = (self.last + 1, self.last + 2);
         let prepared = self.prepare(&sink, this).await?;
@@ -136,41 +136,46 @@ where
             self.last = number;
             self.commit(&sink, number, &prepared).await?;
             self.add();
-            self.see(WHOLE, "committed, two batches were prepared")
+            self.see(WHOLE_BATCH, "committed, two batches were prepared")
                 .await?;
         }
         Ok(())
     }
 
     /// Repeated commits, by the same process and by the next.
-    async fn repeated(&mut self) -> Result<(), Broken> {
+    async fn repeated(&mut self) -> Result<(), Violation> {
         self.last += 1;
         let sink = (self.make)().await;
         let prepared = self.prepare(&sink, self.last).await?;
         self.commit(&sink, self.last, &prepared).await?;
         self.add();
-        self.see(WHOLE, "committed").await?;
+        self.see(WHOLE_BATCH, "committed").await?;
         self.commit(&sink, self.last, &prepared).await?;
-        self.see(ONCE, "committed a second time").await?;
+        self.see(IDEMPOTENT_COMMIT, "committed a second time")
+            .await?;
         let again = self.prepare(&sink, self.last).await?;
         self.commit(&sink, self.last, &again).await?;
-        self.see(ONCE, "prepared and committed a second time")
+        self.see(IDEMPOTENT_COMMIT, "prepared and committed a second time")
             .await?;
         drop(sink);
         let next = (self.make)().await;
-        self.see(ONCE, "opened again").await?;
+        self.see(IDEMPOTENT_COMMIT, "opened again").await?;
         self.commit(&next, self.last, &prepared).await?;
-        self.see(ONCE, "committed again by the next process")
+        self.see(IDEMPOTENT_COMMIT, "committed again by the next process")
             .await?;
         let again = self.prepare(&next, self.last).await?;
-        self.see(ONCE, "prepared again by the next process").await?;
+        self.see(IDEMPOTENT_COMMIT, "prepared again by the next process")
+            .await?;
         self.commit(&next, self.last, &again).await?;
-        self.see(ONCE, "prepared and committed again by the next process")
-            .await
+        self.see(
+            IDEMPOTENT_COMMIT,
+            "prepared and committed again by the next process",
+        )
+        .await
     }
 
     /// Two concurrent attempts; the commit uses partitions of both.
-    async fn attempts(&mut self) -> Result<(), Broken> {
+    async fn attempts(&mut self) -> Result<(), Violation> {
         self.last += 1;
         let sink = (self.make)().await;
         let both = futures::future::join(
@@ -179,42 +184,46 @@ where
         );
         let (one, other) = both.await;
         let (one, other) = (one?, other?);
-        self.see(HIDDEN, "prepared twice at the same time").await?;
+        self.see(HIDDEN_UNTIL_COMMIT, "prepared twice at the same time")
+            .await?;
         let turns = one.iter().zip(&other).enumerate();
         let mixed = turns.map(|(n, (one, other))| if n % 2 == 0 { other } else { one }.clone());
         self.commit(&sink, self.last, &mixed.collect::<Vec<_>>())
             .await?;
         self.add();
-        self.see(WHOLE, "committed, partitions of two attempts")
+        self.see(WHOLE_BATCH, "committed, partitions of two attempts")
             .await?;
         for prepared in [one, other] {
             self.commit(&sink, self.last, &prepared).await?;
-            self.see(ONCE, "committed again with another attempt")
+            self.see(IDEMPOTENT_COMMIT, "committed again with another attempt")
                 .await?;
         }
         Ok(())
     }
 
     /// A process ends after it has prepared some partitions, or all.
-    async fn ended_before_commit(&mut self) -> Result<(), Broken> {
+    async fn ended_before_commit(&mut self) -> Result<(), Violation> {
         for partitions in 1..=SIZES.len() {
             self.last += 1;
             let ends = (self.make)().await;
             self.prepare_first(&ends, self.last, partitions).await?;
             drop(ends);
             let next = (self.make)().await;
-            self.see(HIDDEN, "prepared by a process that ended").await?;
+            self.see(HIDDEN_UNTIL_COMMIT, "prepared by a process that ended")
+                .await?;
             let prepared = self.prepare(&next, self.last).await?;
-            self.see(HIDDEN, "prepared by the next process").await?;
+            self.see(HIDDEN_UNTIL_COMMIT, "prepared by the next process")
+                .await?;
             self.commit(&next, self.last, &prepared).await?;
             self.add();
-            self.see(WHOLE, "committed by the next process").await?;
+            self.see(WHOLE_BATCH, "committed by the next process")
+                .await?;
         }
         Ok(())
     }
 
     /// A process ends while it commits; the next process commits the batch again.
-    async fn ended_in_commit(&mut self) -> Result<(), Broken> {
+    async fn ended_in_commit(&mut self) -> Result<(), Violation> {
         for waits in 0..MAX_AWAITS {
             self.last += 1;
             let ends = (self.make)().await;
@@ -226,19 +235,19 @@ where
             self.add();
             if found != before && found != self.visible {
                 let found = difference(&self.visible, &found);
-                return Err(self.broken(ATOMIC, "a commit broke off", found));
+                return Err(self.violation(ATOMIC_COMMIT, "a commit broke off", found));
             }
             let next = (self.make)().await;
             let prepared = self.prepare(&next, self.last).await?;
             self.commit(&next, self.last, &prepared).await?;
-            self.see(WHOLE, "committed after a commit broke off")
+            self.see(WHOLE_BATCH, "committed after a commit broke off")
                 .await?;
         }
         Ok(())
     }
 
     /// A batch without any records, among others with records.
-    async fn without_records(&mut self) -> Result<(), Broken> {
+    async fn without_records(&mut self) -> Result<(), Violation> {
         self.last += 1;
         let sink = (self.make)().await;
         for step in [
@@ -251,14 +260,14 @@ where
                 prepared.push(self.works("prepared without records", part)?);
             }
             self.commit(&sink, self.last, &prepared).await?;
-            self.see(WHOLE, step).await?;
+            self.see(WHOLE_BATCH, step).await?;
         }
         drop(sink);
         self.plain().await
     }
 
     /// A new process commits batches again that were committed long ago.
-    async fn old_batches(&mut self) -> Result<(), Broken> {
+    async fn old_batches(&mut self) -> Result<(), Violation> {
         let sink = (self.make)().await;
         for number in 1..self.last {
             if !self.visible.contains_key(&time(number)) {
@@ -266,13 +275,14 @@ where
             }
             let prepared = self.prepare(&sink, number).await?;
             self.commit(&sink, number, &prepared).await?;
-            self.see(ONCE, "an old batch committed again").await?;
+            self.see(IDEMPOTENT_COMMIT, "an old batch committed again")
+                .await?;
         }
         Ok(())
     }
 
     /// The next process asks for the newest batch.
-    async fn opened(&mut self) -> Result<(), Broken> {
+    async fn opened(&mut self) -> Result<(), Violation> {
         let sink = (self.make)().await;
         let newest = self.works("opened", sink.open().await)?;
         sink.close();
@@ -281,7 +291,7 @@ where
             true => Ok(()),
             false => {
                 let found = format!("{newest:?}, expected {wanted:?}");
-                Err(self.broken(REMEMBERS, "opened", found))
+                Err(self.violation(REPORTS_NEWEST_BATCH, "opened", found))
             }
         }
     }
@@ -293,7 +303,7 @@ where
         (first..first + SIZES[partition]).map(&self.row)
     }
 
-    async fn prepare(&self, sink: &S, number: u64) -> Result<Vec<Prepared>, Broken> {
+    async fn prepare(&self, sink: &S, number: u64) -> Result<Vec<Prepared>, Violation> {
         self.prepare_first(sink, number, SIZES.len()).await
     }
 
@@ -302,7 +312,7 @@ where
         sink: &S,
         number: u64,
         partitions: usize,
-    ) -> Result<Vec<Prepared>, Broken> {
+    ) -> Result<Vec<Prepared>, Violation> {
         let mut prepared = Vec::new();
         for partition in 0..partitions {
             let mut rows = Vec::new();
@@ -318,7 +328,7 @@ where
         Ok(prepared)
     }
 
-    async fn commit(&self, sink: &S, number: u64, parts: &[Prepared]) -> Result<(), Broken> {
+    async fn commit(&self, sink: &S, number: u64, parts: &[Prepared]) -> Result<(), Violation> {
         self.works("committed", sink.commit(time(number), parts.to_vec()).await)
     }
 
@@ -337,20 +347,20 @@ where
     }
 
     /// Checks that exactly the expected records are visible.
-    async fn see(&self, promise: &'static str, step: &'static str) -> Result<(), Broken> {
+    async fn see(&self, promise: &'static str, step: &'static str) -> Result<(), Violation> {
         let found = self.look().await;
         match found == self.visible {
             true => Ok(()),
-            false => Err(self.broken(promise, step, difference(&self.visible, &found))),
+            false => Err(self.violation(promise, step, difference(&self.visible, &found))),
         }
     }
 
-    fn works<V>(&self, step: &'static str, done: Result<V, BoxError>) -> Result<V, Broken> {
-        done.map_err(|error| self.broken(WORKS, step, error.to_string()))
+    fn works<V>(&self, step: &'static str, done: Result<V, BoxError>) -> Result<V, Violation> {
+        done.map_err(|error| self.violation(SUCCEEDS_ON_RETRY, step, error.to_string()))
     }
 
-    fn broken(&self, promise: &'static str, step: &'static str, found: String) -> Broken {
-        Broken {
+    fn violation(&self, promise: &'static str, step: &'static str, found: String) -> Violation {
+        Violation {
             promise,
             batch: Some(time(self.last)),
             step: step.to_owned(),

@@ -8,28 +8,28 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::process::{Process, SourceOutcome, SourceStep, Survivors, broken};
-use super::{Broken, sorted};
+use super::process::{Process, SourceOutcome, SourceStep, Survivors, violation};
+use super::{Violation, sorted};
 use crate::blocks::{Block, Budget};
 use crate::receive::Source;
 use crate::stream::record::Record;
 
 /// Without failures all records come, each once.
-pub const COMPLETE: &str = "a source gives all its records, each once";
+pub const EACH_RECORD_ONCE: &str = "a source gives all its records, each once";
 /// The source resumes at the offsets of the surviving blocks.
-pub const RESUMES: &str =
+pub const RESUMES_AT_OFFSETS: &str =
     "a restarted source brings every record that did not survive, and none twice";
 /// An offset never decreases.
-pub const GROWS: &str = "the offset of an input only grows";
+pub const MONOTONIC_OFFSETS: &str = "the offset of an input only grows";
 /// The source waits for slow pushes, and runs few at once.
-pub const WAITS: &str = "a source waits until its pushes return";
+pub const WAITS_FOR_PUSHES: &str = "a source waits until its pushes return";
 /// A source that is asked to stop does.
-pub const CLOSES: &str =
+pub const STOPS_ON_REQUEST: &str =
     "a source that is asked to stop does so soon, and resumes there the next time";
 /// Refused records are not skipped.
-pub const FAILS: &str = "a source whose records are refused ends with an error";
+pub const FAILS_ON_REFUSAL: &str = "a source whose records are refused ends with an error";
 /// Calls that should succeed do.
-pub const RUNS: &str = "a source of these columns opens, and runs without an error";
+pub const RUNS_WITHOUT_ERROR: &str = "a source of these columns opens, and runs without an error";
 
 /// The most pushes in flight at once.
 const MAX_IN_FLIGHT: usize = 32;
@@ -58,7 +58,7 @@ const YIELDS: usize = 32;
 ///
 /// ```
 /// use std::time::Duration;
-/// use dstreams::{BoxError, Closing, Ingest, Record, Source, contract, record::batch_of};
+/// use dstreams::{BoxError, StopSignal, Ingest, Record, Source, contract, record::batch_of};
 ///
 /// /// The numbers below a limit.
 /// struct Numbers(u64);
@@ -68,8 +68,8 @@ const YIELDS: usize = 32;
 ///     fn schema(&self) -> dstreams::arrow::datatypes::SchemaRef {
 ///         u64::schema()
 ///     }
-///     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
-///         let done = ingest.positions().get("numbers").copied().unwrap_or(0);
+///     async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
+///         let done = ingest.offsets().get("numbers").copied().unwrap_or(0);
 ///         for n in done..self.0 {
 ///             if closing.is_requested() {
 ///                 break;
@@ -81,7 +81,7 @@ const YIELDS: usize = 32;
 ///     }
 /// }
 ///
-/// # #[tokio::main] async fn main() -> Result<(), contract::Broken> {
+/// # #[tokio::main] async fn main() -> Result<(), contract::Violation> {
 /// contract::source(async || Numbers(50), 0..50u64, Duration::from_secs(10)).await
 /// # }
 /// ```
@@ -89,7 +89,7 @@ pub async fn source<S: Source, T: Record + Debug>(
     make: impl AsyncFn() -> S,
     records: impl IntoIterator<Item = T>,
     patience: Duration,
-) -> Result<(), Broken> {
+) -> Result<(), Violation> {
     let suite = SourceSuite {
         make,
         wanted: sorted(records),
@@ -120,112 +120,114 @@ where
     M: AsyncFn() -> S,
 {
     /// Nothing fails. Returns the number of blocks.
-    async fn whole(&self) -> Result<usize, Broken> {
-        let mut kept = Survivors::default();
-        let process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
+    async fn whole(&self) -> Result<usize, Violation> {
+        let mut survivors = Survivors::default();
+        let process = self.begin(&mut survivors, &Budget::new(usize::MAX)).await?;
         let blocks = self
-            .to_the_end(process, &mut kept, COMPLETE, "run once")
+            .to_the_end(process, &mut survivors, EACH_RECORD_ONCE, "run once")
             .await?;
-        if kept.positions.is_empty() && !self.wanted.is_empty() {
+        if survivors.offsets.is_empty() && !self.wanted.is_empty() {
             let found = "no record came with a position; push with `push_at`";
-            return Err(broken(RESUMES, "run once", found));
+            return Err(violation(RESUMES_AT_OFFSETS, "run once", found));
         }
         Ok(blocks)
     }
 
     /// Many short lives, each with what the earlier ones have left.
-    async fn cut_off_again_and_again(&self, blocks: usize) -> Result<(), Broken> {
-        let mut kept = Survivors::default();
+    async fn cut_off_again_and_again(&self, blocks: usize) -> Result<(), Violation> {
+        let mut survivors = Survivors::default();
         let stride = 1 + blocks / (2 * MAX_MOMENTS);
         let step = "cut off again and again";
         for life in 0.. {
             let (safe, lucky) = (life % 3 * stride, life / 3 % 3);
-            let ended = self.live(&mut kept, safe, lucky, step).await?;
-            if ended || kept.records.len() >= self.wanted.len() {
+            let ended = self.live(&mut survivors, safe, lucky, step).await?;
+            if ended || survivors.records.len() >= self.wanted.len() {
                 break;
             }
         }
-        self.go_on(kept, RESUMES, step).await
+        self.resume(survivors, RESUMES_AT_OFFSETS, step).await
     }
 
     /// Cut off early or late in its life, then restarted once.
-    async fn cut_off(&self, blocks: usize) -> Result<(), Broken> {
+    async fn cut_off(&self, blocks: usize) -> Result<(), Violation> {
         for (moment, safe) in moments(blocks).enumerate() {
-            let mut kept = Survivors::default();
+            let mut survivors = Survivors::default();
             let lucky = moment % 2;
             let step = format!("cut off after {} of {blocks} pushes", safe + lucky);
-            self.live(&mut kept, safe, lucky, &step).await?;
-            self.go_on(kept, RESUMES, &step).await?;
+            self.live(&mut survivors, safe, lucky, &step).await?;
+            self.resume(survivors, RESUMES_AT_OFFSETS, &step).await?;
         }
         Ok(())
     }
 
     /// Asked to stop while a push waits, then restarted.
-    async fn asked_to_end(&self, blocks: usize) -> Result<(), Broken> {
+    async fn asked_to_end(&self, blocks: usize) -> Result<(), Violation> {
         for safe in moments(blocks) {
             let step = format!("asked to end after {safe} of {blocks} pushes");
-            let mut kept = Survivors::default();
-            let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
-            let (on_the_way, ended) = self.take(&mut process, &mut kept, safe, &step).await?;
+            let mut survivors = Survivors::default();
+            let mut process = self.begin(&mut survivors, &Budget::new(usize::MAX)).await?;
+            let (on_the_way, ended) = self.take(&mut process, &mut survivors, safe, &step).await?;
             if !ended {
-                process.ask_to_end();
-                kept.take::<T>(&on_the_way, &step)?;
-                self.ends(process, &mut kept, &step).await?;
+                process.request_stop();
+                survivors.take::<T>(&on_the_way, &step)?;
+                self.ends(process, &mut survivors, &step).await?;
             }
-            self.go_on(kept, CLOSES, &step).await?;
+            self.resume(survivors, STOPS_ON_REQUEST, &step).await?;
         }
         // Asked before it has started.
-        let (mut kept, step) = (Survivors::default(), "asked to end at once");
-        let process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
-        process.ask_to_end();
-        self.ends(process, &mut kept, step).await?;
-        self.go_on(kept, CLOSES, step).await
+        let (mut survivors, step) = (Survivors::default(), "asked to end at once");
+        let process = self.begin(&mut survivors, &Budget::new(usize::MAX)).await?;
+        process.request_stop();
+        self.ends(process, &mut survivors, step).await?;
+        self.resume(survivors, STOPS_ON_REQUEST, step).await
     }
 
     /// Pushes become safe late.
-    async fn held_up(&self) -> Result<(), Broken> {
-        let (mut kept, step) = (Survivors::default(), "nothing is safe yet");
-        let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
+    async fn held_up(&self) -> Result<(), Violation> {
+        let (mut survivors, step) = (Survivors::default(), "nothing is safe yet");
+        let mut process = self.begin(&mut survivors, &Budget::new(usize::MAX)).await?;
         for _ in 0..3 {
             tokio::time::sleep(PUSH_DELAY).await;
             let blocks = process.seal();
             if blocks.len() > MAX_IN_FLIGHT {
                 let found = format!("it has pushed {} times without waiting", blocks.len());
-                return Err(broken(WAITS, step, found));
+                return Err(violation(WAITS_FOR_PUSHES, step, found));
             }
-            kept.take::<T>(&blocks, step)?;
-            process.say_safe();
+            survivors.take::<T>(&blocks, step)?;
+            process.report_safe();
         }
-        self.to_the_end(process, &mut kept, WAITS, step).await?;
+        self.to_the_end(process, &mut survivors, WAITS_FOR_PUSHES, step)
+            .await?;
         Ok(())
     }
 
     /// There is no memory for records for a while.
-    async fn memory_full(&self) -> Result<(), Broken> {
-        let (mut kept, step) = (Survivors::default(), "memory was full");
+    async fn memory_full(&self) -> Result<(), Violation> {
+        let (mut survivors, step) = (Survivors::default(), "memory was full");
         let budget = Budget::new(1);
         let all = budget.take(1).await;
-        let process = self.begin(&mut kept, &budget).await?;
+        let process = self.begin(&mut survivors, &budget).await?;
         tokio::time::sleep(PUSH_DELAY).await;
         drop(all);
-        self.to_the_end(process, &mut kept, WAITS, step).await?;
+        self.to_the_end(process, &mut survivors, WAITS_FOR_PUSHES, step)
+            .await?;
         Ok(())
     }
 
     /// From some moment on, all records are refused.
-    async fn refused(&self, blocks: usize) -> Result<(), Broken> {
+    async fn refused(&self, blocks: usize) -> Result<(), Violation> {
         for safe in [0, blocks / 2] {
             // The outcome of the waiting push is open; another one must follow it.
             if safe + 2 > blocks {
                 continue;
             }
             let step = format!("refused after {safe} of {blocks} pushes");
-            let mut kept = Survivors::default();
-            let mut process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
-            let (in_flight, _) = self.take(&mut process, &mut kept, safe, &step).await?;
+            let mut survivors = Survivors::default();
+            let mut process = self.begin(&mut survivors, &Budget::new(usize::MAX)).await?;
+            let (in_flight, _) = self.take(&mut process, &mut survivors, safe, &step).await?;
             let rows: u64 = in_flight.iter().map(|block| block.meta.rows).sum();
             // Several pushes may be in one block: then none is left that could be refused.
-            let has_pushed_all = kept.records.len() as u64 + rows >= self.wanted.len() as u64;
+            let has_pushed_all = survivors.records.len() as u64 + rows >= self.wanted.len() as u64;
             drop(process.intake.seal(true));
             process.intake.set_safe_below(u64::MAX);
             match process.next(self.patience).await {
@@ -233,20 +235,30 @@ where
                 // It may wait for more input, which nothing refuses.
                 SourceStep::Nothing if has_pushed_all => {}
                 SourceStep::Ended(Ok(Err(_))) => {}
-                SourceStep::Ended(Err(panic)) => return Err(broken(FAILS, &step, panic)),
+                SourceStep::Ended(Err(panic)) => {
+                    return Err(violation(FAILS_ON_REFUSAL, &step, panic));
+                }
                 SourceStep::Ended(Ok(Ok(()))) => {
-                    return Err(broken(FAILS, &step, "it ended as if all had been taken"));
+                    return Err(violation(
+                        FAILS_ON_REFUSAL,
+                        &step,
+                        "it ended as if all had been taken",
+                    ));
                 }
                 SourceStep::Nothing | SourceStep::Blocks(_) => {
-                    return Err(broken(FAILS, &step, "it did not end"));
+                    return Err(violation(FAILS_ON_REFUSAL, &step, "it did not end"));
                 }
             }
         }
         Ok(())
     }
 
-    async fn begin(&self, kept: &mut Survivors, budget: &Budget) -> Result<Process, Broken> {
-        Process::begin::<T>((self.make)().await, kept, budget).await
+    async fn begin(
+        &self,
+        survivors: &mut Survivors,
+        budget: &Budget,
+    ) -> Result<Process, Violation> {
+        Process::begin::<T>((self.make)().await, survivors, budget).await
     }
 
     /// Makes `safe` blocks safe, and waits for one more push; returns the blocks in flight at that moment, and
@@ -254,17 +266,17 @@ where
     async fn take(
         &self,
         process: &mut Process,
-        kept: &mut Survivors,
+        survivors: &mut Survivors,
         safe: usize,
         step: &str,
-    ) -> Result<(Vec<Arc<Block>>, bool), Broken> {
+    ) -> Result<(Vec<Arc<Block>>, bool), Violation> {
         let mut on_the_way = Vec::new();
         while on_the_way.is_empty() {
             match process.next(self.patience).await {
                 SourceStep::Blocks(blocks) => {
                     for block in blocks {
                         if block.meta.id.seq < safe as u64 {
-                            kept.take::<T>(&[block], step)?;
+                            survivors.take::<T>(&[block], step)?;
                         } else {
                             on_the_way.push(block);
                         }
@@ -274,9 +286,11 @@ where
                         .set_safe_below(process.taken.min(safe as u64));
                 }
                 SourceStep::Ended(ended) => return well(ended, step).map(|()| (Vec::new(), true)),
-                SourceStep::Nothing => return Err(kept.differs(&self.wanted, RESUMES, step)),
+                SourceStep::Nothing => {
+                    return Err(survivors.differs(&self.wanted, RESUMES_AT_OFFSETS, step));
+                }
             }
-            if on_the_way.is_empty() && kept.records.len() >= self.wanted.len() {
+            if on_the_way.is_empty() && survivors.records.len() >= self.wanted.len() {
                 break;
             }
         }
@@ -291,32 +305,33 @@ where
     /// ended by itself before.
     async fn live(
         &self,
-        kept: &mut Survivors,
+        survivors: &mut Survivors,
         safe: usize,
         lucky: usize,
         step: &str,
-    ) -> Result<bool, Broken> {
-        let mut process = self.begin(kept, &Budget::new(usize::MAX)).await?;
-        let (on_the_way, ended) = self.take(&mut process, kept, safe, step).await?;
+    ) -> Result<bool, Violation> {
+        let mut process = self.begin(survivors, &Budget::new(usize::MAX)).await?;
+        let (on_the_way, ended) = self.take(&mut process, survivors, safe, step).await?;
         if !ended {
             process.run.abort();
             let _ = (&mut process.run).await;
         }
         drop(process.intake.seal(true));
         let lucky = lucky.min(on_the_way.len());
-        kept.take::<T>(&on_the_way[..lucky], step)?;
+        survivors.take::<T>(&on_the_way[..lucky], step)?;
         Ok(ended)
     }
 
     /// The last life, after which all records must be there.
-    async fn go_on(
+    async fn resume(
         &self,
-        mut kept: Survivors,
+        mut survivors: Survivors,
         promise: &'static str,
         step: &str,
-    ) -> Result<(), Broken> {
-        let process = self.begin(&mut kept, &Budget::new(usize::MAX)).await?;
-        self.to_the_end(process, &mut kept, promise, step).await?;
+    ) -> Result<(), Violation> {
+        let process = self.begin(&mut survivors, &Budget::new(usize::MAX)).await?;
+        self.to_the_end(process, &mut survivors, promise, step)
+            .await?;
         Ok(())
     }
 
@@ -324,41 +339,41 @@ where
     async fn to_the_end(
         &self,
         mut process: Process,
-        kept: &mut Survivors,
+        survivors: &mut Survivors,
         promise: &'static str,
         step: &str,
-    ) -> Result<usize, Broken> {
+    ) -> Result<usize, Violation> {
         let mut ended = false;
         while !ended {
-            let all = kept.records.len() >= self.wanted.len();
+            let all = survivors.records.len() >= self.wanted.len();
             let more = match (all, promise) {
                 (false, _) => process.next(self.patience).await,
-                (true, COMPLETE) => process.next(PUSH_DELAY).await,
+                (true, EACH_RECORD_ONCE) => process.next(PUSH_DELAY).await,
                 (true, _) => SourceStep::Nothing,
             };
             match more {
                 SourceStep::Blocks(blocks) => {
-                    kept.take::<T>(&blocks, step)?;
+                    survivors.take::<T>(&blocks, step)?;
                     drop(blocks);
-                    process.say_safe();
+                    process.report_safe();
                 }
                 SourceStep::Ended(end) => {
                     well(end, step)?;
                     ended = true;
                 }
                 SourceStep::Nothing if all => break,
-                SourceStep::Nothing => return Err(kept.differs(&self.wanted, promise, step)),
+                SourceStep::Nothing => return Err(survivors.differs(&self.wanted, promise, step)),
             }
         }
         let mut blocks = process.taken as usize;
         if !ended {
-            process.ask_to_end();
-            blocks = self.ends(process, kept, step).await?;
+            process.request_stop();
+            blocks = self.ends(process, survivors, step).await?;
         }
-        kept.records.sort();
-        match kept.records == self.wanted {
+        survivors.records.sort();
+        match survivors.records == self.wanted {
             true => Ok(blocks),
-            false => Err(kept.differs(&self.wanted, promise, step)),
+            false => Err(survivors.differs(&self.wanted, promise, step)),
         }
     }
 
@@ -366,27 +381,29 @@ where
     async fn ends(
         &self,
         mut process: Process,
-        kept: &mut Survivors,
+        survivors: &mut Survivors,
         step: &str,
-    ) -> Result<usize, Broken> {
-        process.say_safe();
+    ) -> Result<usize, Violation> {
+        process.report_safe();
         let before = process.taken as usize;
         loop {
             match process.next(self.patience).await {
                 SourceStep::Blocks(blocks) => {
-                    kept.take::<T>(&blocks, step)?;
+                    survivors.take::<T>(&blocks, step)?;
                     drop(blocks);
-                    process.say_safe();
+                    process.report_safe();
                 }
                 SourceStep::Ended(ended) => {
                     return well(ended, step).map(|()| process.taken as usize);
                 }
-                SourceStep::Nothing => return Err(broken(CLOSES, step, "it did not end")),
+                SourceStep::Nothing => {
+                    return Err(violation(STOPS_ON_REQUEST, step, "it did not end"));
+                }
             }
             let more = process.taken as usize - before;
             if more > MAX_AFTER_STOP {
                 let found = format!("it was asked to end, and has pushed {more} times since");
-                return Err(broken(CLOSES, step, found));
+                return Err(violation(STOPS_ON_REQUEST, step, found));
             }
         }
     }
@@ -397,10 +414,10 @@ fn moments(blocks: usize) -> impl Iterator<Item = usize> {
     (0..blocks).step_by(1 + blocks / MAX_MOMENTS)
 }
 
-fn well(ended: SourceOutcome, step: &str) -> Result<(), Broken> {
+fn well(ended: SourceOutcome, step: &str) -> Result<(), Violation> {
     match ended {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(broken(RUNS, step, error)),
-        Err(panic) => Err(broken(RUNS, step, panic)),
+        Ok(Err(error)) => Err(violation(RUNS_WITHOUT_ERROR, step, error)),
+        Err(panic) => Err(violation(RUNS_WITHOUT_ERROR, step, panic)),
     }
 }

@@ -88,8 +88,10 @@ impl fmt::Display for Error {
                 path,
                 source,
             } => write!(f, "cannot {action} {path}: {source}{}", remedy(source)),
-            Error::Engine(cause) => f.write_str(&said(cause)),
-            Error::Operator { operator, cause } => write!(f, "{operator}: {}", said(cause)),
+            Error::Engine(cause) => f.write_str(&engine_message(cause)),
+            Error::Operator { operator, cause } => {
+                write!(f, "{operator}: {}", engine_message(cause))
+            }
             Error::TooLarge {
                 stream,
                 bytes,
@@ -157,7 +159,7 @@ fn bound(version: &Option<BatchTime>) -> String {
 
 /// The text of an error from DataFusion, without its category and its backtrace.
 #[doc(hidden)]
-pub fn said(error: &DataFusionError) -> String {
+pub fn engine_message(error: &DataFusionError) -> String {
     match error {
         DataFusionError::Execution(message) | DataFusionError::ResourcesExhausted(message) => {
             message.clone()
@@ -165,9 +167,9 @@ pub fn said(error: &DataFusionError) -> String {
         DataFusionError::ArrowError(error, _) => error.to_string(),
         DataFusionError::IoError(error) => error.to_string(),
         DataFusionError::External(error) => error.to_string(),
-        DataFusionError::Diagnostic(_, error) => said(error),
-        DataFusionError::Shared(error) => said(error),
-        DataFusionError::Context(what, error) => format!("{what}: {}", said(error)),
+        DataFusionError::Diagnostic(_, error) => engine_message(error),
+        DataFusionError::Shared(error) => engine_message(error),
+        DataFusionError::Context(what, error) => format!("{what}: {}", engine_message(error)),
         other => other.strip_backtrace(),
     }
 }
@@ -197,7 +199,7 @@ fn text_without_place(cause: &Cause) -> String {
     match cause.downcast_ref::<Error>() {
         Some(Error::Panic { message, .. }) => format!("a panic: {message}"),
         Some(Error::Record { message, .. } | Error::Graph { message, .. }) => message.clone(),
-        Some(Error::Operator { cause, .. }) => said(cause),
+        Some(Error::Operator { cause, .. }) => engine_message(cause),
         Some(Error::Sink { cause, .. }) => cause.to_string(),
         _ => cause.to_string(),
     }

@@ -5,26 +5,26 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use dstreams_control::BatchTime;
 
-use super::before::Before;
+use super::previous_batch::PreviousBatch;
 use crate::error::Result;
 use crate::plan::{Partitions, Probe, Template};
 
 /// One batch to run.
 pub struct Job {
     pub batch: BatchTime,
-    /// The batch before it, if that is known: see [`Installs::install`].
-    pub before: Option<Before>,
+    /// The batch before it, if that is known: see [`StateInstaller::install`].
+    pub before: Option<PreviousBatch>,
     pub template: Arc<Template>,
     /// For each input, the rows of each task.
     pub inputs: Vec<Partitions>,
-    pub installs: Arc<dyn Installs>,
+    pub installs: Arc<dyn StateInstaller>,
 }
 
 /// The dataset of each output, in order; none if the output has no RDD at that time.
 pub struct JobOutput(pub Vec<Option<Partitions>>);
 
 /// The receiver of a batch's deltas, which has the states. Installing is idempotent by batch.
-pub trait Installs: Send + Sync {
+pub trait StateInstaller: Send + Sync {
     /// The number of partitions of a state.
     fn partitions(&self, state: usize) -> usize;
 
@@ -35,7 +35,7 @@ pub trait Installs: Send + Sync {
         state: usize,
         partition: usize,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         delta: &[RecordBatch],
     ) -> Result<()>;
 

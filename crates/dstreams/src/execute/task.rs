@@ -21,7 +21,7 @@ pub async fn run_task(
 ) -> Result<Vec<Vec<RecordBatch>>> {
     let parts = match &route {
         Route::Hash { parts, .. } | Route::Turn { parts, .. } => *parts,
-        Route::Keep | Route::Gather | Route::Deal { .. } => 1,
+        Route::Forward | Route::Gather | Route::Deal { .. } => 1,
     };
     let own = route.partition_of(partition, batch);
     let mut output = vec![Vec::new(); parts];
@@ -43,7 +43,7 @@ pub async fn run_task(
 /// The dataset of a stage from the outputs of its tasks, in their order.
 pub(super) fn join(tasks: Vec<Vec<Vec<RecordBatch>>>, route: &Route) -> Vec<Vec<RecordBatch>> {
     match route {
-        Route::Keep => tasks
+        Route::Forward => tasks
             .into_iter()
             .map(|mut parts| parts.swap_remove(0))
             .collect(),

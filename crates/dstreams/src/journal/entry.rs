@@ -31,7 +31,7 @@ pub(crate) enum JournalEntry {
     /// A batch has taken effect.
     Committed { batch: BatchTime },
     /// A receiver was lost with its worker. These of its blocks survive.
-    Gone {
+    ReceiverLost {
         receiver: ReceiverId,
         blocks: Vec<BlockId>,
     },
@@ -60,14 +60,14 @@ pub(crate) struct Opening {
 
 const OPENED: u8 = 1;
 const SEALED_BLOCK: u8 = 2;
-/// With 32-bit receivers, like `GONE_1`. Earlier programs wrote both.
+/// With 32-bit receivers, like `RECEIVER_LOST_1`. Earlier programs wrote both.
 const CUT_1: u8 = 3;
 const COMMITTED: u8 = 4;
-const GONE_1: u8 = 5;
+const RECEIVER_LOST_1: u8 = 5;
 const BLOCK: u8 = 6;
 const OPENING: u8 = 7;
 const CUT: u8 = 8;
-const GONE: u8 = 9;
+const RECEIVER_LOST: u8 = 9;
 const SET_ASIDE: u8 = 10;
 const COMMITTING: u8 = 11;
 /// With the batch before it.
@@ -120,8 +120,8 @@ impl JournalEntry {
                 });
                 to.extend(batch.millis().to_le_bytes());
             }
-            JournalEntry::Gone { receiver, blocks } => {
-                to.push(GONE);
+            JournalEntry::ReceiverLost { receiver, blocks } => {
+                to.push(RECEIVER_LOST);
                 to.extend(receiver.0.to_le_bytes());
                 put_ids(blocks, &mut to);
             }
@@ -174,10 +174,10 @@ impl JournalEntry {
             COMMITTED => JournalEntry::Committed {
                 batch: BatchTime(number(rest)?.0),
             },
-            GONE | GONE_1 => {
-                let (receiver, rest) = receiver(rest, *kind == GONE)?;
-                let blocks = block_ids(rest, *kind == GONE)?;
-                JournalEntry::Gone { receiver, blocks }
+            RECEIVER_LOST | RECEIVER_LOST_1 => {
+                let (receiver, rest) = receiver(rest, *kind == RECEIVER_LOST)?;
+                let blocks = block_ids(rest, *kind == RECEIVER_LOST)?;
+                JournalEntry::ReceiverLost { receiver, blocks }
             }
             other => {
                 return Err(wrong(format!(

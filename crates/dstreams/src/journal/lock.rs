@@ -116,7 +116,7 @@ impl Owner {
 
     /// Whether this process still owns the directory: it is where it was, and no process has taken it since. An
     /// error if that cannot be determined.
-    pub fn is_there(&self) -> Result<bool> {
+    pub fn still_owns(&self) -> Result<bool> {
         let path = self.dir.join(LOCK);
         match std::fs::read(&path) {
             Ok(name) => Ok(name == self.name.as_bytes()),
@@ -127,7 +127,7 @@ impl Owner {
 
     /// Fails if it does not.
     pub fn check(&self) -> Result<()> {
-        match self.is_there()? {
+        match self.still_owns()? {
             true => Ok(()),
             false => Err(Error::LostDirectory {
                 path: self.dir.display().to_string(),

@@ -34,7 +34,7 @@ fn entry() -> impl Strategy<Value = JournalEntry> {
                 blocks,
             }
         ),
-        (any::<u64>(), ids).prop_map(|(receiver, blocks)| JournalEntry::Gone {
+        (any::<u64>(), ids).prop_map(|(receiver, blocks)| JournalEntry::ReceiverLost {
             receiver: ReceiverId(receiver),
             blocks,
         }),

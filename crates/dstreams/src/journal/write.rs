@@ -347,7 +347,7 @@ impl Writer {
         self.file.flush()?;
         point("journal:written");
         self.file.sync()?;
-        self.check_ours()?;
+        self.check_ownership()?;
         point("journal:synced");
         let entries = std::mem::take(entries);
         if entries > 0 {
@@ -360,7 +360,7 @@ impl Writer {
     }
 
     /// Checks the ownership after a sync: a process that takes the directory away reads it afterwards.
-    fn check_ours(&self) -> Result<()> {
+    fn check_ownership(&self) -> Result<()> {
         // I12 (ARCHITECTURE.md).
         if let Some(owner) = &self.owner.0 {
             owner.check()?;

@@ -28,7 +28,7 @@ impl Master {
             return;
         };
         time.stop();
-        let received = self.workers.held().block_memory > 0;
+        let received = self.workers.usage().block_memory > 0;
         let resumes = self.state.last_cut.is_some() || !self.state.cuts.is_empty();
         if !self.state.begun && (received || resumes) {
             self.start();

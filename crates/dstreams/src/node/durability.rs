@@ -17,7 +17,7 @@ use crate::receive::Intake;
 pub enum ReportedWhen {
     /// As soon as it is stored, which makes it safe: the caller that seals gets the answer at once, and receivers
     /// have no lanes.
-    Held,
+    Stored,
     /// When it is sealed. A batch still takes effect only when its blocks are safe.
     Sealed,
     /// When it is safe. Blocks that are not safe soon enough go into the next batch.
@@ -35,7 +35,7 @@ pub trait Durability: Send + Sync + 'static {
     /// With [`ReportedWhen::Sealed`], the blocks are stored when this returns and their place in the journal is
     /// fixed, so that the entry of their batch comes after them; each future also waits for what earlier ones wait
     /// for. With [`ReportedWhen::Safe`], a receiver has one future at a time.
-    fn keep(
+    fn store(
         self: Arc<Self>,
         input: u32,
         intake: &Intake,
@@ -76,10 +76,10 @@ struct InMemory {
 
 impl Durability for InMemory {
     fn reported_when(&self) -> ReportedWhen {
-        ReportedWhen::Held
+        ReportedWhen::Stored
     }
 
-    fn keep(
+    fn store(
         self: Arc<Self>,
         _input: u32,
         _intake: &Intake,
@@ -114,7 +114,7 @@ impl Durability for InJournal {
         ReportedWhen::Sealed
     }
 
-    fn keep(
+    fn store(
         self: Arc<Self>,
         input: u32,
         intake: &Intake,

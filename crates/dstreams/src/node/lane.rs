@@ -69,7 +69,7 @@ impl Lane {
     pub async fn run(mut self, mut seals: mpsc::UnboundedReceiver<Seal>) {
         let at_once = self.durability.reported_when() != ReportedWhen::Safe;
         loop {
-            self.keep();
+            self.store_sealed();
             if (at_once || self.saving.is_none())
                 && let Some((seal, _)) = self.asked.take()
             {
@@ -106,9 +106,9 @@ impl Lane {
     }
 
     fn seal(&mut self, last: bool) {
-        let gone = self.intake.take_forgotten_parts();
-        if !gone.is_empty() {
-            self.durability.forget(self.input, &gone);
+        let removed_parts = self.intake.take_removed_parts();
+        if !removed_parts.is_empty() {
+            self.durability.forget(self.input, &removed_parts);
         }
         let blocks = self.intake.seal(last);
         if self.durability.reported_when() == ReportedWhen::Safe && !blocks.is_empty() {
@@ -119,7 +119,7 @@ impl Lane {
 
     /// Starts to make sealed blocks safe: at once if blocks are written one after the other, otherwise all waiting
     /// ones when the earlier ones are safe.
-    fn keep(&mut self) {
+    fn store_sealed(&mut self) {
         let only_safe = self.durability.reported_when() == ReportedWhen::Safe;
         if only_safe && self.saving.is_some() {
             return;
@@ -135,7 +135,7 @@ impl Lane {
             false => self.unreported.extend(metas),
         }
         let durability = Arc::clone(&self.durability);
-        self.saving = Some(durability.keep(self.input, &self.intake, blocks));
+        self.saving = Some(durability.store(self.input, &self.intake, blocks));
     }
 
     /// Marks the blocks as safe; or, after a failure, acknowledges nothing any more and returns `false`.

@@ -1,4 +1,4 @@
-//! [`ThisProcess`]: receivers and tasks in the process of the master.
+//! [`LocalWorkers`]: receivers and tasks in the process of the master.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
-use dstreams_control::durable::Covered;
+use dstreams_control::durable::CheckpointedBlocks;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Due, ReceiverId};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
@@ -21,13 +21,13 @@ use crate::checkpoint::Durable;
 use crate::checkpoint::location::Store;
 use crate::checkpoint::manifest::{Manifest, state_file};
 use crate::checkpoint::recover::Restored;
-use crate::checkpoint::set_aside::{Blocks, Earlier};
+use crate::checkpoint::set_aside::{Blocks, RecoverySource};
 use crate::checkpoint::writer;
 use crate::checkpoint::writer::{CONCURRENT_READS, CheckpointPlan, Writing, blocking, on_disk};
 use crate::commit::Dataset;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::execute::{Before, Installs, Job, LocalEngine};
+use crate::execute::{Job, LocalEngine, PreviousBatch, StateInstaller};
 use crate::plan::split::{split_blocks, tasks_for};
 use crate::plan::{Partitions, Plans};
 use crate::program::Description;
@@ -35,7 +35,7 @@ use crate::receive::Intake;
 use crate::state::{StateMemoryBudget, States};
 
 /// Receivers, blocks and tasks of one process.
-pub(super) struct ThisProcess {
+pub(super) struct LocalWorkers {
     receivers: Arc<Receivers>,
     store: Arc<BlockStore>,
     engine: Arc<LocalEngine>,
@@ -47,15 +47,15 @@ pub(super) struct ThisProcess {
     inputs: HashMap<ReceiverId, usize>,
 }
 
-impl ThisProcess {
+impl LocalWorkers {
     /// Plans the graph, opens the sources and runs them; resumes from what an earlier process left, if there is a
     /// directory. Also returns the addresses they listen on.
     pub async fn start(
         parts: &mut Description,
         mailbox: Mailbox,
-        kept: Option<(&Arc<Durable>, &Restored)>,
+        persisted: Option<(&Arc<Durable>, &Restored)>,
     ) -> Result<(Self, BTreeMap<String, SocketAddr>)> {
-        let restored = kept.map(|(_, restored)| restored);
+        let restored = persisted.map(|(_, restored)| restored);
         let config = &parts.config;
         let partitions = restored.and_then(Restored::partitions);
         let partitions = partitions.unwrap_or(config.threads);
@@ -68,7 +68,7 @@ impl ThisProcess {
         let store = Arc::new(BlockStore::default());
         let budget = Budget::new(config.block_memory);
         let receivers = Receivers::new(config, budget).with_clock(&parts.clock);
-        let durability = of_master(&store, &mailbox, kept.map(|(durable, _)| durable));
+        let durability = of_master(&store, &mailbox, persisted.map(|(durable, _)| durable));
         let intakes = (0..).zip(parts.inputs()).map(|(input, (name, schema))| {
             let receiver = NewReceiver::of_master(input, restored);
             receivers.add(receiver, (&name, schema), &durability)
@@ -107,7 +107,7 @@ impl ThisProcess {
             receivers.end().await;
             return Err(error);
         }
-        let workers = ThisProcess {
+        let workers = LocalWorkers {
             receivers: Arc::new(receivers),
             store,
             inputs,
@@ -120,7 +120,7 @@ impl ThisProcess {
     }
 }
 
-impl ThisProcess {
+impl LocalWorkers {
     fn states(&self) -> Arc<States> {
         Arc::clone(&self.states.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -146,7 +146,7 @@ pub(super) async fn run_on(
     plans: &Plans,
     config: &Config,
     states: &Arc<States>,
-    (batch, before): (BatchTime, Option<Before>),
+    (batch, before): (BatchTime, Option<PreviousBatch>),
     blocks: &Blocks,
 ) -> Result<Vec<Option<Partitions>>> {
     let rows = blocks.iter().map(|(_, block)| block.meta.rows).sum();
@@ -164,7 +164,7 @@ pub(super) async fn run_on(
         before,
         inputs: inputs.collect(),
         template,
-        installs: Arc::clone(states) as Arc<dyn Installs>,
+        installs: Arc::clone(states) as Arc<dyn StateInstaller>,
     };
     Ok(engine.run(job).await?.0)
 }
@@ -183,7 +183,7 @@ async fn load_all(store: &Store, manifest: &Manifest, states: &Arc<States>) -> R
 }
 
 #[async_trait]
-impl Workers for ThisProcess {
+impl Workers for LocalWorkers {
     fn plans(&self) -> &Plans {
         &self.plans
     }
@@ -200,14 +200,14 @@ impl Workers for ThisProcess {
         self.receivers.close();
     }
 
-    fn hurry(&self) {
-        self.receivers.hurry();
+    fn stop_waiting(&self) {
+        self.receivers.stop_waiting();
     }
 
     async fn run(
         &self,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         _attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
@@ -236,7 +236,7 @@ impl Workers for ThisProcess {
         self.block_of(&block)
     }
 
-    async fn recover_state(&self, from: Earlier) -> Result<()> {
+    async fn recover_state(&self, from: RecoverySource) -> Result<()> {
         let begun = Instant::now();
         let states = new_states(&self.plans, &self.config, self.plans.tasks)?;
         if let Some((manifest, store)) = &from.state {
@@ -283,8 +283,8 @@ impl Workers for ThisProcess {
         Ok(write.boxed())
     }
 
-    fn covered(&self, batch: BatchTime, _blocks: &Covered) {
-        self.states().covered(batch);
+    fn checkpointed(&self, batch: BatchTime, _blocks: &CheckpointedBlocks) {
+        self.states().checkpointed(batch);
     }
 
     async fn end(&self, _failed: bool) {
@@ -292,10 +292,10 @@ impl Workers for ThisProcess {
         self.store.clear();
     }
 
-    fn held(&self) -> Usage {
+    fn usage(&self) -> Usage {
         Usage {
             rejected: self.plans.rejected(),
-            ..self.receivers.held(self.store.len())
+            ..self.receivers.usage(self.store.len())
         }
     }
 }

@@ -20,10 +20,10 @@ use crate::checkpoint::Durable;
 use crate::commit::{OpenSinks, Outputs, PreparedBatch, commit};
 use crate::crash::point;
 use crate::error::{Error, Result};
-use crate::execute::{BatchSequence, Before};
+use crate::execute::{BatchSequence, PreviousBatch};
 use crate::journal::Ticket;
 use crate::program::Clock;
-use crate::program::{Listener, tell};
+use crate::program::{Listener, notify};
 
 /// Pause before a batch is run or committed again, doubled each time: an external failure (a disk, a database) may
 /// take some time, but the first retry should come soon.
@@ -77,7 +77,7 @@ pub(super) struct Cut {
     /// Its records are set aside: it runs without them.
     pub set_aside: bool,
     /// The batch before it.
-    before: Option<Before>,
+    before: Option<PreviousBatch>,
     /// Its entry in the journal.
     ticket: Option<Ticket>,
     running: Option<AbortHandle>,
@@ -285,12 +285,12 @@ impl Master {
                 self.state.wake = Some(at);
             }
             Command::Seal { batch } => self.workers.seal(batch),
-            Command::Hurry { .. } => self.workers.hurry(),
+            Command::StopWaiting { .. } => self.workers.stop_waiting(),
             Command::CloseReceivers => self.workers.close(),
             Command::Cut { batch, blocks } => {
                 let records = blocks.iter().map(|block| block.rows).sum();
                 tracing::debug!(%batch, records, "batch cut");
-                self.tell(|listener| listener.batch_submitted(batch, records));
+                self.notify(|listener| listener.batch_submitted(batch, records));
                 let skipped = self.skipped_before(batch);
                 let durable = self.durable.as_ref();
                 let ticket = durable.map(|durable| durable.cut(batch, skipped, &blocks));
@@ -316,11 +316,11 @@ impl Master {
                     totals.0.set_aside += report.set_aside;
                     totals.1 = Some(report.clone());
                 }
-                self.tell(|listener| listener.batch_completed(&report));
+                self.notify(|listener| listener.batch_completed(&report));
             }
             Command::Forget { batch, blocks } => {
                 self.state.cuts.remove(&batch);
-                self.keep(batch, &blocks);
+                self.record_commit(batch, &blocks);
                 self.workers.forget(batch, &blocks);
             }
             Command::Fail { batch, attempts } => self.fail(batch, attempts),
@@ -355,7 +355,7 @@ impl Master {
     }
 
     /// Records that a batch has taken effect, and starts a checkpoint if one is due.
-    fn keep(&self, batch: BatchTime, blocks: &[BlockId]) {
+    fn record_commit(&self, batch: BatchTime, blocks: &[BlockId]) {
         let Some(durable) = &self.durable else { return };
         let Some(plan) = durable.committed(batch, blocks) else {
             return;
@@ -363,22 +363,22 @@ impl Master {
         match self.workers.capture(&plan) {
             Ok(states) => {
                 let workers = Arc::clone(&self.workers);
-                durable.checkpoint(plan, states, move |batch, covered| {
-                    workers.covered(batch, covered)
+                durable.checkpoint(plan, states, move |batch, checkpointed_blocks| {
+                    workers.checkpointed(batch, checkpointed_blocks)
                 });
             }
             Err(error) => tracing::error!(%batch, %error, "checkpoint failed"),
         }
     }
 
-    pub(super) fn tell(&self, what: impl Fn(&dyn Listener)) {
+    pub(super) fn notify(&self, what: impl Fn(&dyn Listener)) {
         self.listeners
             .iter()
-            .for_each(|listener| tell(&**listener, &what));
+            .for_each(|listener| notify(&**listener, &what));
     }
 
     fn run_batch(&mut self, batch: BatchTime, attempt: u32) {
-        self.tell(|listener| listener.batch_started(batch, attempt));
+        self.notify(|listener| listener.batch_started(batch, attempt));
         let Some(cut) = self.state.cuts.get_mut(&batch) else {
             return; // what runs was cut
         };
@@ -462,7 +462,7 @@ impl Master {
 
     fn fail(&mut self, batch: BatchTime, attempts: u32) {
         let error = self.error_of(batch, attempts);
-        self.tell(|listener| listener.batch_failed(batch, &error));
+        self.notify(|listener| listener.batch_failed(batch, &error));
         self.state.failure = Some(error);
     }
 }

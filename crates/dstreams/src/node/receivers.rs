@@ -20,8 +20,8 @@ use crate::checkpoint::recover::Restored;
 use crate::config::Config;
 use crate::debug::debug_as;
 use crate::error::Error;
-use crate::program::{Clock, Listener, tell};
-use crate::receive::{Closing, DeadLetters, Ingest, Intake, Source, SourceTime};
+use crate::program::{Clock, Listener, notify};
+use crate::receive::{DeadLetters, Ingest, Intake, Source, SourceTime, StopSignal};
 
 /// How long the last blocks may take to become safe after the program has ended.
 const LAST_BLOCKS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ pub struct Receivers {
     sources: Sources,
     budget: Budget,
     dead_letters: DeadLetters,
-    closing: Closing,
+    closing: StopSignal,
     config: Config,
     record_bytes: usize,
     /// The time that sources give, if it is that of the program.
@@ -51,7 +51,7 @@ pub struct NewReceiver {
     /// Its identity, part of the names of its blocks.
     pub id: ReceiverId,
     /// The offset of each part of its source, least recently used first.
-    pub positions: Vec<(String, u64)>,
+    pub offsets: Vec<(String, u64)>,
 }
 
 impl NewReceiver {
@@ -59,11 +59,11 @@ impl NewReceiver {
     pub fn of_master(input: u32, restored: Option<&Restored>) -> Self {
         // Receivers of each process have ids of their own: blocks of several processes may be in one batch.
         let first = restored.map_or(0, Restored::first_receiver);
-        let positions = restored.map(|restored| restored.positions(input));
+        let offsets = restored.map(|restored| restored.offsets(input));
         NewReceiver {
             input,
             id: ReceiverId(first + u64::from(input)),
-            positions: positions.into_iter().flatten().collect(),
+            offsets: offsets.into_iter().flatten().collect(),
         }
     }
 }
@@ -90,8 +90,8 @@ impl Receiver {
             Sealing::Asker(input, durability) => {
                 let blocks = self.intake.seal(seal.last);
                 let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta).collect();
-                let held = Arc::clone(durability).keep(*input, &self.intake, blocks);
-                debug_assert!(matches!(held.now_or_never(), Some(Ok(()))));
+                let stored = Arc::clone(durability).store(*input, &self.intake, blocks);
+                debug_assert!(matches!(stored.now_or_never(), Some(Ok(()))));
                 durability.report(seal.batch, self.intake.receiver(), metas);
             }
         }
@@ -109,7 +109,7 @@ impl Receivers {
             sources: Sources::default(),
             budget,
             dead_letters: DeadLetters::default(),
-            closing: Closing::default(),
+            closing: StopSignal::default(),
             config: config.clone(),
             record_bytes: usize::MAX,
             time: None,
@@ -143,22 +143,18 @@ impl Receivers {
         (stream, schema): (&str, SchemaRef),
         durability: &Arc<dyn Durability>,
     ) -> Arc<Intake> {
-        let NewReceiver {
-            input,
-            id,
-            positions,
-        } = receiver;
+        let NewReceiver { input, id, offsets } = receiver;
         let (budget, dead) = (self.budget.clone(), self.dead_letters.clone());
         let intake = Intake::new(id, stream, schema, &self.config, budget, dead)
             .with_record_bytes(self.record_bytes)
-            .with_positions(positions);
+            .with_offsets(offsets);
         let time = self.time.clone().filter(|time| time.has(input));
         let intake = match time {
             Some(time) => intake.with_time(time, input),
             None => intake,
         };
         let (intake, sealing) = match durability.reported_when() {
-            ReportedWhen::Held => {
+            ReportedWhen::Stored => {
                 let sealing = Sealing::Asker(input, Arc::clone(durability));
                 (Arc::new(intake), sealing)
             }
@@ -213,7 +209,7 @@ impl Receivers {
                     }
                     run_source(source, Ingest(of), closing, vec![listener]).await;
                 }
-                Err(error) => tell(&*listener, |l| l.source_failed(&of.stream, &error)),
+                Err(error) => notify(&*listener, |l| l.source_failed(&of.stream, &error)),
             }
         });
     }
@@ -257,12 +253,12 @@ impl Receivers {
 
     /// Stops waiting for sources that have not ended: what they have pushed is sealed, and further pushes are
     /// refused.
-    pub fn hurry(&self) {
-        self.sources.hurry();
+    pub fn stop_waiting(&self) {
+        self.sources.stop_waiting();
     }
 
     /// The memory that they use, and their dead letters; `blocks` is the number of sealed blocks.
-    pub fn held(&self, blocks: usize) -> Usage {
+    pub fn usage(&self, blocks: usize) -> Usage {
         let of = |receiver: &Receiver| receiver.intake.forgotten();
         let forgotten_producers = self.lock().iter().map(of).sum();
         Usage {

@@ -128,7 +128,7 @@ impl Running {
     /// # Ok(()) }
     /// ```
     pub fn status(&self) -> Status {
-        let held = self.watched.workers.held();
+        let usage = self.watched.workers.usage();
         let durable = self.watched.durable.upgrade();
         let durable = durable.map(|durable| durable.forgotten_producers());
         let totals = self
@@ -141,12 +141,12 @@ impl Running {
             records: totals.0.records,
             set_aside: totals.0.set_aside,
             last: totals.1.clone(),
-            block_memory: held.block_memory,
-            blocks: held.blocks,
-            dead_letters: held.dead_letters,
-            rejected: held.rejected,
+            block_memory: usage.block_memory,
+            blocks: usage.blocks,
+            dead_letters: usage.dead_letters,
+            rejected: usage.rejected,
             // Checkpoints forget producers that the receivers have forgotten, with a delay.
-            forgotten_producers: held.forgotten_producers.max(durable.unwrap_or_default()),
+            forgotten_producers: usage.forgotten_producers.max(durable.unwrap_or_default()),
             checkpoint_failures: self
                 .watched
                 .durable

@@ -27,10 +27,10 @@ impl Master {
                     Error::internal("a batch is to be set aside, and there is no directory")
                 })?;
                 point("aside:begins");
-                let holders = Arc::clone(&workers);
+                let shared = Arc::clone(&workers);
                 let blocks = stream::iter(metas).then(move |meta| {
-                    let holders = Arc::clone(&holders);
-                    async move { holders.block(meta).await }
+                    let shared = Arc::clone(&shared);
+                    async move { shared.block(meta).await }
                 });
                 let path = durable
                     .set_aside(batch, blocks.boxed(), schemas.clone(), &error)
@@ -38,7 +38,7 @@ impl Master {
                 point("aside:written");
                 tracing::error!(%batch, %error, path = %path.display(), "the records of a batch are set aside");
                 if !workers.plans().states.is_empty() {
-                    let from = durable.earlier(schemas).await?;
+                    let from = durable.recovery_source(schemas).await?;
                     workers.recover_state(from).await?;
                     point("aside:undone");
                 }
@@ -58,7 +58,7 @@ impl Master {
                     cut.last_error.take()
                 });
                 let error = error.unwrap_or(Error::NotRunning);
-                self.tell(|listener| listener.batch_set_aside(batch, &error));
+                self.notify(|listener| listener.batch_set_aside(batch, &error));
                 Event::SetAside { batch }
             }
             Err(error) => {

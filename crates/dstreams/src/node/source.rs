@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Result};
-use crate::program::{Listener, tell};
-use crate::receive::{Closing, Ingest, Intake, Source};
+use crate::program::{Listener, notify};
+use crate::receive::{Ingest, Intake, Source, StopSignal};
 use crate::stream::rows::panic_message;
 
 /// Opens a source; returns the address it listens on, if any.
@@ -57,7 +57,7 @@ fn source_error(stream: &str, error: BoxError) -> Error {
 pub async fn run_source(
     source: Box<dyn Source>,
     ingest: Ingest,
-    closing: Closing,
+    closing: StopSignal,
     listeners: Vec<Arc<dyn Listener>>,
 ) {
     let intake = Arc::clone(&ingest.0);
@@ -70,13 +70,13 @@ pub async fn run_source(
         let error = source_error(&stream, error);
         tracing::error!(%error, "source failed");
         let failed = |l: &dyn Listener| l.source_failed(&stream, &error);
-        listeners.iter().for_each(|l| tell(&**l, failed));
+        listeners.iter().for_each(|l| notify(&**l, failed));
         return;
     }
     intake.end_time();
     if !closing.is_requested() {
         let ended = |l: &dyn Listener| l.source_ended(&stream);
-        listeners.iter().for_each(|l| tell(&**l, ended));
+        listeners.iter().for_each(|l| notify(&**l, ended));
     }
 }
 
@@ -88,7 +88,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Sources {
     running: Mutex<BTreeMap<ReceiverId, Started>>,
     /// Cancelled when no source is waited for any longer.
-    hurried: CancellationToken,
+    stopped_waiting: CancellationToken,
 }
 
 debug_as!(Sources);
@@ -122,7 +122,7 @@ impl Sources {
     }
 
     /// Waits until the source of this receiver has ended, or all if none is given; returns at once after
-    /// [`Sources::hurry`].
+    /// [`Sources::stop_waiting`].
     pub async fn ended(&self, receiver: Option<ReceiverId>) {
         let waits: Vec<_> = {
             let running = self.lock();
@@ -134,13 +134,13 @@ impl Sources {
         };
         tokio::select! {
             _ = join_all(waits) => {}
-            () = self.hurried.cancelled() => {}
+            () = self.stopped_waiting.cancelled() => {}
         }
     }
 
     /// Stops waiting for sources to end.
-    pub fn hurry(&self) {
-        self.hurried.cancel();
+    pub fn stop_waiting(&self) {
+        self.stopped_waiting.cancel();
         self.lock().retain(|_, source| !source.ended.is_cancelled());
         for source in self.lock().values() {
             let stream = &source.stream;
@@ -155,7 +155,7 @@ impl Sources {
     /// addresses.
     pub async fn end(&self) {
         let running = std::mem::take(&mut *self.lock());
-        if !self.hurried.is_cancelled() {
+        if !self.stopped_waiting.is_cancelled() {
             let all = join_all(running.values().map(|source| source.ended.cancelled()));
             let _ = tokio::time::timeout(END_TIMEOUT, all).await;
         }

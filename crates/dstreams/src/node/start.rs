@@ -8,7 +8,7 @@ use std::time::Instant;
 use dstreams_control::{Controller, Restored};
 use tokio::sync::watch;
 
-use super::local::ThisProcess;
+use super::local::LocalWorkers;
 use super::mailbox::Inbox;
 use super::master::{LoopState, Master, pause_before};
 use super::running::{Running, Summary, Watched};
@@ -57,17 +57,18 @@ impl StreamContext {
         parts.open_sinks().await?;
         let Some(lock) = lock else {
             let (workers, addresses) =
-                ThisProcess::start(&mut parts, inbox.mailbox(), None).await?;
+                LocalWorkers::start(&mut parts, inbox.mailbox(), None).await?;
             return run_on(parts, Arc::new(workers), inbox, addresses, None).await;
         };
         let (durable, restored) = parts.restore(lock, parts.config.threads).await?;
-        let kept = Some((&durable, &restored));
-        let (workers, addresses) = ThisProcess::start(&mut parts, inbox.mailbox(), kept).await?;
+        let persisted = Some((&durable, &restored));
+        let (workers, addresses) =
+            LocalWorkers::start(&mut parts, inbox.mailbox(), persisted).await?;
         let workers = Arc::new(workers);
         let replayed = replay(&*workers, &durable, restored, &parts.config).await;
         let controller = end_if_failed(&*workers, replayed).await?;
-        let kept = Some((durable, controller));
-        run_on(parts, workers, inbox, addresses, kept).await
+        let persisted = Some((durable, controller));
+        run_on(parts, workers, inbox, addresses, persisted).await
     }
 }
 
@@ -125,9 +126,9 @@ pub async fn run_on(
     workers: Arc<dyn Workers>,
     inbox: Inbox,
     addresses: BTreeMap<String, SocketAddr>,
-    kept: Option<(Arc<Durable>, Restored)>,
+    persisted: Option<(Arc<Durable>, Restored)>,
 ) -> Result<Running> {
-    let running = begin(parts, Arc::clone(&workers), inbox, addresses, kept);
+    let running = begin(parts, Arc::clone(&workers), inbox, addresses, persisted);
     end_if_failed(&*workers, running).await
 }
 
@@ -150,7 +151,7 @@ fn begin(
     workers: Arc<dyn Workers>,
     inbox: Inbox,
     addresses: BTreeMap<String, SocketAddr>,
-    kept: Option<(Arc<Durable>, Restored)>,
+    persisted: Option<(Arc<Durable>, Restored)>,
 ) -> Result<Running> {
     let opened = parts.take_opened();
     let schemas = parts
@@ -182,7 +183,7 @@ fn begin(
     let watched = Arc::new(Watched {
         totals: Mutex::new((empty, None)),
         workers: Arc::clone(&workers),
-        durable: kept
+        durable: persisted
             .as_ref()
             .map_or_else(Weak::new, |(durable, _)| Arc::downgrade(durable)),
         catalog: Catalog::of(&graph.lock()),
@@ -197,11 +198,11 @@ fn begin(
     settings.max_attempts = config.attempts;
     settings.max_running = workers.max_running();
     settings.skip_missed = skip_missed;
-    settings.mark_intervals = clock.is_of_sources() && kept.is_some();
+    settings.mark_intervals = clock.is_of_sources() && persisted.is_some();
     if config.on_failure == OnFailure::SetAside {
         settings.max_set_aside = config.set_aside_batches;
     }
-    let (durable, restored) = kept.unzip();
+    let (durable, restored) = persisted.unzip();
     let mut restored = restored.unwrap_or_default();
     let now = match clock.source_time() {
         // Not known before the sources run, and never later than this.

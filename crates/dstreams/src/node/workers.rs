@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
-use dstreams_control::durable::Covered;
+use dstreams_control::durable::CheckpointedBlocks;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Due, ReceiverId};
 
 use crate::blocks::Block;
-use crate::checkpoint::set_aside::Earlier;
+use crate::checkpoint::set_aside::RecoverySource;
 use crate::checkpoint::writer::{CheckpointPlan, Writing};
 use crate::commit::Dataset;
 use crate::error::Result;
-use crate::execute::Before;
+use crate::execute::PreviousBatch;
 use crate::plan::Plans;
 
 /// Receivers and tasks: of this process, or of the workers of a cluster. Carries out the commands of the master's
@@ -34,7 +34,7 @@ pub trait Workers: Send + Sync + 'static {
     fn close(&self);
 
     /// Makes every receiver answer the last seal now, even if its source has not ended.
-    fn hurry(&self);
+    fn stop_waiting(&self);
 
     /// Number of batches that may run at once. If it is more than one, a batch may start while earlier ones still
     /// run, and waits by itself for the state that it begins with.
@@ -47,7 +47,7 @@ pub trait Workers: Send + Sync + 'static {
     async fn run(
         &self,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>>;
@@ -56,7 +56,7 @@ pub trait Workers: Send + Sync + 'static {
     async fn replay_batch(
         &self,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<()> {
@@ -72,7 +72,7 @@ pub trait Workers: Send + Sync + 'static {
 
     /// Recovers the state as of the last batch that took effect, whatever was installed since. No batch runs
     /// meanwhile, except those that wait for the one that is set aside. Only called if batches may be set aside.
-    async fn recover_state(&self, from: Earlier) -> Result<()>;
+    async fn recover_state(&self, from: RecoverySource) -> Result<()>;
 
     /// Called when the batch has taken effect: its blocks may be released.
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]);
@@ -82,7 +82,7 @@ pub trait Workers: Send + Sync + 'static {
     async fn end(&self, failed: bool);
 
     /// The current use of memory.
-    fn held(&self) -> Usage;
+    fn usage(&self) -> Usage;
 
     /// The rows of a state as of a batch that took effect, by partition; fails if a partition has already dropped
     /// that version: see [`States::table`](crate::state::States::table).
@@ -93,7 +93,7 @@ pub trait Workers: Send + Sync + 'static {
     fn capture(&self, plan: &CheckpointPlan) -> Result<Writing>;
 
     /// The checkpoint of this batch is complete, and covers these blocks.
-    fn covered(&self, batch: BatchTime, blocks: &Covered);
+    fn checkpointed(&self, batch: BatchTime, blocks: &CheckpointedBlocks);
 }
 
 /// Memory and counters of receivers.

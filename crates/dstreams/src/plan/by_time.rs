@@ -42,7 +42,7 @@ impl ByTimeSpec {
     }
 
     /// The columns of the state, from those of partial results.
-    pub fn held(&self, partial: &Schema) -> SchemaRef {
+    pub fn state_schema(&self, partial: &Schema) -> SchemaRef {
         let mut fields: Vec<FieldRef> = partial.fields().to_vec();
         fields.push(Arc::new(Field::new(VERSION, DataType::UInt32, false)));
         Arc::new(Schema::new(fields))

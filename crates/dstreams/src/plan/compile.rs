@@ -51,7 +51,7 @@ pub(crate) fn compile(
         states: Vec::new(),
         slots: graph.inputs.len(),
         done: HashMap::new(),
-        held: HashMap::new(),
+        state_plans: HashMap::new(),
         views: HashMap::new(),
         steps_of: HashMap::new(),
     };
@@ -90,7 +90,7 @@ struct Compiler<'a> {
     /// Nodes whose dataset has a slot: the slot, and its number of partitions.
     done: HashMap<NodeId, (Slot, usize)>,
     /// The plans that read the states compiled so far.
-    held: HashMap<NodeId, ExecPlan>,
+    state_plans: HashMap<NodeId, ExecPlan>,
     /// And the contents of the dataset of each.
     views: HashMap<NodeId, Views>,
     /// The number of each, and the slot of its dataset.
@@ -113,7 +113,7 @@ impl Compiler<'_> {
         let into = self.slot();
         let tasks = partitions(&plan);
         let parts = match &route {
-            Route::Keep => tasks,
+            Route::Forward => tasks,
             Route::Gather => 1,
             Route::Hash { parts, .. } | Route::Turn { parts, .. } | Route::Deal { parts } => *parts,
         };
@@ -145,7 +145,7 @@ impl Compiler<'_> {
             return Ok(*slot);
         }
         let plan = self.node(id)?;
-        let (slot, parts) = self.stage(plan, Route::Keep, id);
+        let (slot, parts) = self.stage(plan, Route::Forward, id);
         self.done.insert(id, (slot, parts));
         Ok(slot)
     }
@@ -159,7 +159,7 @@ impl Compiler<'_> {
         }
         if !self.done.contains_key(&id) {
             let plan = self.node(id)?;
-            let kept = self.stage(plan, Route::Keep, id);
+            let kept = self.stage(plan, Route::Forward, id);
             self.done.insert(id, kept);
         }
         let (slot, parts) = self.done[&id];
@@ -191,7 +191,7 @@ impl Compiler<'_> {
             | Op::Within(_)
             | Op::Sessions(_)
             | Op::History { .. } => self.state_of(id),
-            Op::Held(view) => self.held(*view, inputs[0], schema, &operator),
+            Op::StateView(view) => self.state_view(*view, inputs[0], schema, &operator),
             Op::Reduce { keys, first, rest } => {
                 let reduce = |input, reducer: &Arc<dyn Reducer>| -> ExecPlan {
                     let (schema, reducer) = (Arc::clone(&schema), Arc::clone(reducer));

@@ -83,7 +83,7 @@ pub(super) fn cut(
         let order = children[0].output_ordering().and_then(of_values);
         let order = order.filter(|order| order[..].starts_with(merge.expr()));
         let order = order.unwrap_or_else(|| merge.expr().clone());
-        let parts = cuts.stage(children.swap_remove(0), Route::Keep)?;
+        let parts = cuts.stage(children.swap_remove(0), Route::Forward)?;
         let merged = SortPreservingMergeExec::new(order, parts).with_fetch(merge.fetch());
         return Ok(Arc::new(merged));
     }

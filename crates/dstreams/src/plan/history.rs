@@ -77,7 +77,7 @@ impl HistorySpec {
     /// Whether no version that can still be read has the rows of `interval`, once `batch` is installed.
     ///
     /// The version before the newest can be read.
-    pub(crate) fn lets_go(&self, interval: i64, batch: BatchTime) -> bool {
+    pub(crate) fn evicts(&self, interval: i64, batch: BatchTime) -> bool {
         let keep = self
             .recall
             .keep_ms(self.every_ms)
@@ -86,7 +86,7 @@ impl HistorySpec {
     }
 
     /// A description of everything on which its bytes depend. How long rows are kept may change.
-    pub(crate) fn holds(&self) -> String {
+    pub(crate) fn contents(&self) -> String {
         let (every, fields) = (self.every_ms, fields(&self.schema));
         match self.keys {
             0 => format!("rows every {every} ms, {fields:?}"),

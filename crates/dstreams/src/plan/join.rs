@@ -180,7 +180,7 @@ impl JoinTask {
             seconds.append_slice(now);
             if !all.is_empty() {
                 self.met[number] = true;
-            } else if self.join.first_alone {
+            } else if self.join.first_unmatched {
                 firsts.push(row);
                 seconds.append_null();
             }
@@ -209,7 +209,7 @@ impl JoinTask {
 
     /// The next rows of the second input without a partner, if they are wanted.
     fn without_partner(&mut self) -> EngineResult<Option<RecordBatch>> {
-        if !self.join.second_alone {
+        if !self.join.second_unmatched {
             return Ok(None);
         }
         let mut seconds = Vec::with_capacity(self.target);

@@ -35,7 +35,7 @@ pub use plans::Plans;
 pub use reads::Read;
 pub use route::{deal, split_by_route};
 #[cfg(test)]
-pub(crate) use sessions::held_sessions;
+pub(crate) use sessions::session_state_schema;
 pub(crate) use sessions::{session_parts, session_results};
 #[cfg(test)]
 pub(crate) use state_views::Views;

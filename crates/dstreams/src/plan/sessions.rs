@@ -15,7 +15,7 @@ use crate::stream::sessions::SessionOp;
 
 /// The columns of the state, from those of partial results by key and interval: the key, and its open sessions as a
 /// list, each with the columns of its parts.
-pub(crate) fn held_sessions(partial: &Schema, keys: usize) -> SchemaRef {
+pub(crate) fn session_state_schema(partial: &Schema, keys: usize) -> SchemaRef {
     let (key, parts) = partial.fields().split_at(keys);
     let parts: Fields = parts[1..].iter().cloned().collect();
     let item = Field::new_list_field(DataType::Struct(parts), false);

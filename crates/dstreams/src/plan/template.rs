@@ -66,7 +66,7 @@ debug_as!(Stage { tasks, operator });
 #[derive(Debug, Clone)]
 pub enum Route {
     /// Rows of task i are partition i.
-    Keep,
+    Forward,
     /// All rows are one partition, in order of tasks.
     Gather,
     /// Rows with equal keys go to the same one of `parts` partitions, in order of tasks.
@@ -93,7 +93,7 @@ impl Route {
                 let batches = batch.millis().checked_div(*every_ms).unwrap_or_default();
                 (task + (batches % *parts as u64) as usize) % parts
             }
-            Route::Keep | Route::Gather | Route::Hash { .. } | Route::Deal { .. } => 0,
+            Route::Forward | Route::Gather | Route::Hash { .. } | Route::Deal { .. } => 0,
         }
     }
 }
@@ -239,11 +239,11 @@ impl StateSpec {
     }
 
     /// A description of its contents.
-    pub(crate) fn holds(&self) -> String {
+    pub(crate) fn contents(&self) -> String {
         match self {
             StateSpec::Window(window) => window.describe(),
-            StateSpec::Keyed(keyed) => keyed.holds(),
-            StateSpec::History(history) => history.holds(),
+            StateSpec::Keyed(keyed) => keyed.contents(),
+            StateSpec::History(history) => history.contents(),
         }
     }
 }
@@ -320,11 +320,11 @@ impl KeyedSpec {
 
     /// A description of everything on which its state depends.
     pub(crate) fn describe(&self) -> String {
-        format!("`{}`: {}", self.name, self.holds())
+        format!("`{}`: {}", self.name, self.contents())
     }
 
     /// The same without its name, and without columns that earlier versions lacked.
-    pub(crate) fn holds(&self) -> String {
+    pub(crate) fn contents(&self) -> String {
         let keys = self.keys;
         match &self.update {
             Update::Running(plan) => {

@@ -48,7 +48,7 @@ pub struct StreamContext {
     /// The input that takes dead letters.
     pub(crate) dead_letter_input: Option<usize>,
     /// The directory of the program, if it has one.
-    pub(crate) kept: Option<StateDirectory>,
+    pub(crate) directory: Option<StateDirectory>,
     /// Whether the program stops when its sources have ended.
     pub(crate) stops_at_the_end: Option<Duration>,
 }
@@ -91,7 +91,7 @@ impl StreamContext {
             listeners: Vec::new(),
             sources: Vec::new(),
             dead_letter_input: None,
-            kept: None,
+            directory: None,
             stops_at_the_end: None,
             config,
         })
@@ -134,7 +134,7 @@ impl StreamContext {
     /// # }
     /// ```
     pub fn persist_in(&mut self, dir: impl Into<PathBuf>) {
-        self.kept_mut().dir = dir.into();
+        self.directory_mut().dir = dir.into();
     }
 
     /// Stores checkpoints at this URL, and only the journal in the directory of [`StreamContext::persist_in`].
@@ -156,7 +156,7 @@ impl StreamContext {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn checkpoint_to(&mut self, url: &str) -> Result<()> {
-        self.kept_mut().checkpoints = Some(Store::at(url)?);
+        self.directory_mut().checkpoints = Some(Store::at(url)?);
         Ok(())
     }
 
@@ -175,7 +175,7 @@ impl StreamContext {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn checkpoint_to_store(&mut self, store: Arc<dyn ObjectStore>, path: &str) {
-        self.kept_mut().checkpoints = Some(Store::Objects(store, path.into()));
+        self.directory_mut().checkpoints = Some(Store::Objects(store, path.into()));
     }
 
     /// Drops state of an earlier version of the program, by its name in [`inspect`](crate::inspect()), and logs that.
@@ -194,7 +194,7 @@ impl StreamContext {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn drop_state(&mut self, name: &str) {
-        self.kept_mut().changes.dropped.push(name.to_owned());
+        self.directory_mut().changes.dropped.push(name.to_owned());
     }
 
     /// Renames state `from` of an earlier version of the program to `to`. The call may stay in the program, even if
@@ -211,11 +211,11 @@ impl StreamContext {
     /// ```
     pub fn rename_state(&mut self, from: &str, to: &str) {
         let renamed = (from.to_owned(), to.to_owned());
-        self.kept_mut().changes.renamed.push(renamed);
+        self.directory_mut().changes.renamed.push(renamed);
     }
 
-    fn kept_mut(&mut self) -> &mut StateDirectory {
-        self.kept
+    fn directory_mut(&mut self) -> &mut StateDirectory {
+        self.directory
             .get_or_insert_with(|| StateDirectory::at(PathBuf::new()))
     }
 

@@ -36,7 +36,7 @@ pub struct Description {
     /// The input for dead letters.
     pub dead_letter_input: Option<usize>,
     /// The program's directory, if it has one.
-    pub(crate) kept: Option<StateDirectory>,
+    pub(crate) directory: Option<StateDirectory>,
     /// Whether it stops when its sources have ended, and how far the time runs on before.
     stops_at_the_end: Option<Duration>,
     /// Its sinks, once they are opened.
@@ -55,7 +55,7 @@ impl Description {
             listeners,
             sources,
             dead_letter_input,
-            kept,
+            directory,
             stops_at_the_end,
         } = context;
         if graph.lock().outputs.is_empty() {
@@ -66,9 +66,9 @@ impl Description {
             });
         }
         graph.lock().check_names()?;
-        if kept
+        if directory
             .as_ref()
-            .is_some_and(|kept| kept.dir.as_os_str().is_empty())
+            .is_some_and(|directory| directory.dir.as_os_str().is_empty())
         {
             return Err(Error::Config {
                 setting: "checkpoints",
@@ -84,7 +84,7 @@ impl Description {
             listeners,
             sources,
             dead_letter_input,
-            kept,
+            directory,
             stops_at_the_end,
             opened: OpenSinks::default(),
         })
@@ -92,7 +92,7 @@ impl Description {
 
     /// Fails if batches may be set aside and there is no directory for them.
     pub fn may_set_aside(&self) -> Result<()> {
-        if self.config.on_failure == OnFailure::SetAside && self.kept.is_none() {
+        if self.config.on_failure == OnFailure::SetAside && self.directory.is_none() {
             return Err(Error::Config {
                 setting: "on_failure",
                 message: "setting batches aside needs a directory: give the program one with \
@@ -158,13 +158,15 @@ impl Description {
 
     /// Locks the program's directory, if it has one.
     pub fn lock(&self) -> Result<Option<DirLock>> {
-        let kept = self.kept.as_ref();
-        kept.map(|kept| DirLock::take(&kept.dir)).transpose()
+        let directory = self.directory.as_ref();
+        directory
+            .map(|directory| DirLock::take(&directory.dir))
+            .transpose()
     }
 
     /// The program's directory, if it has one.
-    pub fn kept(&self) -> Option<&StateDirectory> {
-        self.kept.as_ref()
+    pub fn directory(&self) -> Option<&StateDirectory> {
+        self.directory.as_ref()
     }
 
     /// What an earlier process left, and the durable store of this one. If there was none, keyed data has this many
@@ -174,9 +176,9 @@ impl Description {
         lock: DirLock,
         partitions: usize,
     ) -> Result<(Arc<Durable>, Restored)> {
-        let kept = self.kept.as_ref();
-        let kept =
-            kept.ok_or_else(|| Error::internal("a program without a directory is restored"))?;
+        let directory = self.directory.as_ref();
+        let directory = directory
+            .ok_or_else(|| Error::internal("a program without a directory is restored"))?;
         let schemas = self.inputs().into_iter().map(|(_, schema)| schema);
         let every = u64::from(self.config.checkpoint_every);
         let (program, states) = self.program(partitions)?;
@@ -196,7 +198,7 @@ impl Description {
         };
         Durable::open(
             lock,
-            kept,
+            directory,
             every,
             program,
             states,
@@ -250,7 +252,7 @@ impl Description {
         };
         let mut states: Vec<StateId> = Vec::new();
         for spec in &self.plans(partitions)?.states {
-            let holds = spec.holds();
+            let holds = spec.contents();
             // Named states have unique names, whatever their content.
             if let Some(name) = spec.name() {
                 let name = name.to_owned();

@@ -27,7 +27,7 @@ pub trait Listener: Send + Sync + 'static {
 }
 
 /// Calls a listener: its panics must not end a program.
-pub(crate) fn tell(listener: &dyn Listener, what: impl Fn(&dyn Listener)) {
+pub(crate) fn notify(listener: &dyn Listener, what: impl Fn(&dyn Listener)) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| what(listener))) {
         let message = panic_message(&*panic);
         tracing::error!(message, "a listener panicked");

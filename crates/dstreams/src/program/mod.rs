@@ -18,5 +18,5 @@ pub use clock::{Clock, ManualClock};
 pub use context::StreamContext;
 pub use description::Description;
 pub use listener::Listener;
-pub(crate) use listener::tell;
-pub use queries::Named;
+pub(crate) use listener::notify;
+pub use queries::SqlInput;

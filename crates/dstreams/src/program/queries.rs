@@ -34,7 +34,11 @@ impl StreamContext {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     #[track_caller]
-    pub fn sql<U: Record>(&self, inputs: &[(&str, &dyn Named)], query: &str) -> Result<DStream<U>> {
+    pub fn sql<U: Record>(
+        &self,
+        inputs: &[(&str, &dyn SqlInput)],
+        query: &str,
+    ) -> Result<DStream<U>> {
         let operator = Operator::new("sql", Location::caller());
         let mut nodes = Vec::new();
         for (_, input) in inputs {
@@ -115,7 +119,7 @@ impl StreamContext {
 }
 
 /// A D-Stream of any type, as an input of [`StreamContext::sql`].
-pub trait Named {
+pub trait SqlInput {
     #[doc(hidden)]
     fn place(&self) -> GraphNode;
 }
@@ -126,13 +130,13 @@ pub struct GraphNode(GraphRef, NodeId);
 
 debug_as!(GraphNode);
 
-impl<T> Named for DStream<T> {
+impl<T> SqlInput for DStream<T> {
     fn place(&self) -> GraphNode {
         GraphNode(self.graph.clone(), self.node)
     }
 }
 
-impl<K, V> Named for Keyed<K, V> {
+impl<K, V> SqlInput for Keyed<K, V> {
     fn place(&self) -> GraphNode {
         GraphNode(self.graph.clone(), self.node)
     }

@@ -31,7 +31,7 @@ use self::producers::Producers;
 use self::service::Service;
 use super::accept::Acceptor;
 use super::ingest::Ingest;
-use super::source::{Closing, Source, SourcePlacement};
+use super::source::{Source, SourcePlacement, StopSignal};
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error};
 use crate::stream::record::RowCheck;
@@ -311,7 +311,7 @@ impl Source for ClientSource {
         let (most, forgotten) = ingest.0.bound();
         self.stream.producers.bound(most, forgotten);
         for producer in ingest.0.oldest_first() {
-            let last = ingest.positions().get(producer);
+            let last = ingest.offsets().get(producer);
             let last = last.copied().unwrap_or_default();
             self.stream.producers.restore(producer, last);
         }
@@ -343,7 +343,7 @@ impl Source for ClientSource {
         Ok(Some(address))
     }
 
-    async fn run(mut self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(mut self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         let mut running = JoinSet::new();
         loop {
             tokio::select! {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::stream::record::batch_of;
 
 /// Bytes stored of one dead letter, so that a flood of huge ones stays small.
-pub(crate) const KEPT: usize = 64 << 10;
+pub(crate) const STORED_BYTES: usize = 64 << 10;
 /// Bytes stored of a reason: the error, without all of the value that caused it.
 const REASON_BYTES: usize = 400;
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ impl DeadLetters {
         let intake = self.intake();
         let key = key.map(|key| Arc::<str>::from(format!("{stream}/{key}")));
         if let (Some(intake), Some(key)) = (&intake, &key) {
-            let known = intake.positions().get(&**key).copied();
+            let known = intake.offsets().get(&**key).copied();
             let known = known.filter(|_| !self.forgotten().contains(&**key));
             letters.retain(|letter| {
                 letter
@@ -104,7 +104,7 @@ impl DeadLetters {
         }
         for letter in &mut letters {
             shorten(&mut letter.reason);
-            letter.bytes.truncate(KEPT);
+            letter.bytes.truncate(STORED_BYTES);
         }
         self.count(stream, producer, &letters);
         let intake = intake.filter(|_| !letters.is_empty())?;
@@ -128,7 +128,7 @@ impl DeadLetters {
         let Some(intake) = self.intake() else { return };
         let key = format!("{stream}/{key}");
         intake.forget(&key);
-        if intake.positions().contains_key(&key) {
+        if intake.offsets().contains_key(&key) {
             self.forgotten().insert(key);
         }
     }
@@ -275,7 +275,7 @@ mod tests {
         assert!(
             letters
                 .iter()
-                .all(|it| it.bytes.len() == KEPT && it.length == 100_000)
+                .all(|it| it.bytes.len() == STORED_BYTES && it.length == 100_000)
         );
         let reasons = letters.iter().map(|it| it.reason.len());
         assert!(
@@ -284,7 +284,7 @@ mod tests {
                 .all(|bytes| (300..=REASON_BYTES).contains(&bytes)),
             "{reasons:?}"
         );
-        assert_eq!(blocks[0].marks.get("lines/file"), Some(&2));
+        assert_eq!(blocks[0].offsets.get("lines/file"), Some(&2));
         assert_eq!(dead.counts(), [("lines".to_owned(), 3)].into());
         intake.fail(crate::Error::NotRunning);
         dead.safe(added).await;

@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ingest::Ingest;
-use super::source::{Closing, Source};
+use super::source::{Source, StopSignal};
 use crate::debug::debug_as;
 use crate::error::{BoxError, Result};
 use crate::stream::record::{Record, batch_of};
@@ -75,9 +75,9 @@ impl<T: Record> Source for Generator<T> {
         T::schema()
     }
 
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         let begun = ingest
-            .positions()
+            .offsets()
             .get(OFFSET_KEY)
             .copied()
             .unwrap_or_default();

@@ -8,7 +8,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::Timestamp;
 
-use super::dead_letter::{KEPT, Letter};
+use super::dead_letter::{Letter, STORED_BYTES};
 use super::intake::Intake;
 use crate::error::Result;
 
@@ -56,7 +56,7 @@ impl Ingest {
     ///
     /// /// Part of a source of `u64`: the numbers below a hundred, ten at a time.
     /// async fn bring(ingest: &Ingest) -> Result<(), BoxError> {
-    ///     let begin = ingest.positions().get("numbers").copied().unwrap_or(0);
+    ///     let begin = ingest.offsets().get("numbers").copied().unwrap_or(0);
     ///     for n in (begin..100).step_by(10) {
     ///         ingest.push_at(batch_of(n..n + 10)?, "numbers", n + 10).await?;
     ///     }
@@ -76,11 +76,11 @@ impl Ingest {
     ///
     /// /// Where a source goes on in a file.
     /// fn line(ingest: &Ingest, file: &str) -> u64 {
-    ///     ingest.positions().get(file).copied().unwrap_or(0)
+    ///     ingest.offsets().get(file).copied().unwrap_or(0)
     /// }
     /// ```
-    pub fn positions(&self) -> &BTreeMap<String, u64> {
-        self.0.positions()
+    pub fn offsets(&self) -> &BTreeMap<String, u64> {
+        self.0.offsets()
     }
 
     /// Gives the time of a [`Clock::of_sources`](crate::Clock::of_sources): what this source pushes from now on is not
@@ -95,7 +95,7 @@ impl Ingest {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use dstreams::{BoxError, Closing, Ingest, Record, Source, record::batch_of};
+    /// use dstreams::{BoxError, StopSignal, Ingest, Record, Source, record::batch_of};
     ///
     /// /// One number for each second of the first minute of 1970.
     /// struct Seconds;
@@ -108,7 +108,7 @@ impl Ingest {
     ///     fn gives_time(&self) -> bool {
     ///         true
     ///     }
-    ///     async fn run(self: Box<Self>, ingest: Ingest, _: Closing) -> Result<(), BoxError> {
+    ///     async fn run(self: Box<Self>, ingest: Ingest, _: StopSignal) -> Result<(), BoxError> {
     ///         for second in 0..60 {
     ///             if !ingest.time_is(1000 * second).await? {
     ///                 break;
@@ -169,7 +169,7 @@ impl Ingest {
     pub async fn dead_letter(&self, producer: &str, bytes: &[u8], reason: &str) {
         let intake = &self.0;
         let letter = Letter {
-            bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
+            bytes: bytes[..bytes.len().min(STORED_BYTES)].to_vec(),
             length: bytes.len() as u64,
             reason: reason.to_owned(),
             at: None,

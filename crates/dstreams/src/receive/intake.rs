@@ -53,14 +53,14 @@ pub struct Intake {
     pub(crate) interval: Duration,
     /// The time that its source gives, as that of this input.
     time: Option<(SourceTime, u32)>,
-    positions: BTreeMap<String, u64>,
-    /// The keys of `positions`, least recently used first.
+    offsets: BTreeMap<String, u64>,
+    /// The keys of `offsets`, least recently used first.
     oldest_first: Vec<String>,
     /// Number of unconnected producers to remember, and the counter of forgotten ones.
     producers: usize,
     forgotten: Arc<AtomicU64>,
     /// Parts of the source that will not come again.
-    gone: Mutex<Vec<Arc<str>>>,
+    removed_parts: Mutex<Vec<Arc<str>>>,
 }
 
 debug_as!(Intake { stream });
@@ -82,14 +82,14 @@ struct Safe {
 }
 
 /// The offset of a producer: the number of its last record in a block, counted by the producer.
-pub(crate) type ProducerOffset<'a> = (&'a Arc<str>, u64);
+pub(crate) type OffsetRef<'a> = (&'a Arc<str>, u64);
 
 #[derive(Default)]
 struct Open {
     batches: Vec<RecordBatch>,
     memory: Vec<BudgetShare>,
     bytes: usize,
-    marks: BTreeMap<Arc<str>, u64>,
+    offsets: BTreeMap<Arc<str>, u64>,
     next_block: u64,
     sealed: Vec<Arc<Block>>,
     buffers: Vec<Weak<dyn OpenBuffer>>,
@@ -129,20 +129,20 @@ impl Intake {
             copies: None,
             interval: config.interval,
             time: None,
-            positions: BTreeMap::new(),
+            offsets: BTreeMap::new(),
             oldest_first: Vec::new(),
             producers: config.producers,
             forgotten: Arc::default(),
-            gone: Mutex::default(),
+            removed_parts: Mutex::default(),
         }
     }
 
-    /// Offsets from before a restart (see [`Ingest::positions`](super::Ingest::positions)), least recently used
+    /// Offsets from before a restart (see [`Ingest::offsets`](super::Ingest::offsets)), least recently used
     /// first.
-    pub fn with_positions(mut self, positions: impl IntoIterator<Item = (String, u64)>) -> Self {
-        for (name, last) in positions {
+    pub fn with_offsets(mut self, offsets: impl IntoIterator<Item = (String, u64)>) -> Self {
+        for (name, last) in offsets {
             self.oldest_first.push(name.clone());
-            self.positions.insert(name, last);
+            self.offsets.insert(name, last);
         }
         self
     }
@@ -211,20 +211,26 @@ impl Intake {
     /// Forgets a part of the source that no longer exists: see [`Ingest::forget`](super::Ingest::forget).
     pub(crate) fn forget(&self, part: &str) {
         if self.copies.is_some() {
-            let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-            gone.push(part.into());
+            let mut removed_parts = self
+                .removed_parts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            removed_parts.push(part.into());
         }
     }
 
     /// The parts that were forgotten since the last call.
-    pub fn take_forgotten_parts(&self) -> Vec<Arc<str>> {
-        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut gone)
+    pub fn take_removed_parts(&self) -> Vec<Arc<str>> {
+        let mut removed_parts = self
+            .removed_parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut removed_parts)
     }
 
-    /// See [`Ingest::positions`](super::Ingest::positions).
-    pub(crate) fn positions(&self) -> &BTreeMap<String, u64> {
-        &self.positions
+    /// See [`Ingest::offsets`](super::Ingest::offsets).
+    pub(crate) fn offsets(&self) -> &BTreeMap<String, u64> {
+        &self.offsets
     }
 
     /// Makes records safe only once [`Intake::set_safe_below`] covers their block.
@@ -301,9 +307,9 @@ impl Intake {
     pub(crate) async fn push_marked(
         &self,
         records: RecordBatch,
-        mark: Option<ProducerOffset<'_>>,
+        offset: Option<OffsetRef<'_>>,
     ) -> Result<()> {
-        match self.take_in(records, mark).await? {
+        match self.take_in(records, offset).await? {
             Some(block) => self.safe(block).await,
             None => Ok(()),
         }
@@ -314,19 +320,19 @@ impl Intake {
     pub(crate) async fn take_in(
         &self,
         records: RecordBatch,
-        mark: Option<ProducerOffset<'_>>,
+        offset: Option<OffsetRef<'_>>,
     ) -> Result<Option<u64>> {
         let records = self.fit(records)?;
         if records.num_rows() == 0 {
-            if let Some((key, done)) = mark {
-                self.lock().marks.insert(Arc::clone(key), done);
+            if let Some((key, done)) = offset {
+                self.lock().offsets.insert(Arc::clone(key), done);
             }
             return Ok(None);
         }
         let bytes = memory_size(&records);
         check_size(&self.stream, &records, bytes, self.record_bytes)?;
         let memory = self.memory_for(bytes).await?;
-        self.add(records, bytes, memory, mark).map(Some)
+        self.add(records, bytes, memory, offset).map(Some)
     }
 
     /// Adds records whose memory is accounted for; returns the number of their block.
@@ -335,7 +341,7 @@ impl Intake {
         records: RecordBatch,
         bytes: usize,
         memory: BudgetShare,
-        mark: Option<ProducerOffset<'_>>,
+        offset: Option<OffsetRef<'_>>,
     ) -> Result<u64> {
         let mut open = self.lock();
         if let Some(error) = &open.failed {
@@ -345,8 +351,8 @@ impl Intake {
             return Err(Error::NotRunning);
         }
         let block = open.next_block;
-        if let Some((producer, last)) = mark {
-            open.marks.insert(Arc::clone(producer), last);
+        if let Some((producer, last)) = offset {
+            open.offsets.insert(Arc::clone(producer), last);
         }
         open.add(self, records, bytes, memory);
         drop(open);
@@ -469,8 +475,8 @@ impl Open {
         let batches = std::mem::take(&mut self.batches);
         let memory = std::mem::take(&mut self.memory);
         let bytes = std::mem::take(&mut self.bytes);
-        let marks = std::mem::take(&mut self.marks);
-        let block = Block::new(id, batches, bytes, memory).with_marks(marks);
+        let offsets = std::mem::take(&mut self.offsets);
+        let block = Block::new(id, batches, bytes, memory).with_offsets(offsets);
         self.sealed.push(Arc::new(block));
     }
 }

@@ -12,7 +12,7 @@ use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::datatypes::SchemaRef;
 use memchr::memchr_iter;
 
-use super::dead_letter::KEPT;
+use super::dead_letter::STORED_BYTES;
 use super::first::{First, HEAD};
 use crate::blocks::{Budget, BudgetShare, Unfinished};
 use crate::error::Result;
@@ -231,7 +231,7 @@ impl LineBuffer {
         match check_line(bytes, self.limit, valid) {
             Ok(()) => self.views.push(view_at(chunk, start, bytes.len(), 0)),
             Err(reason) => bad.push(BadLine {
-                bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
+                bytes: bytes[..bytes.len().min(STORED_BYTES)].to_vec(),
                 length: bytes.len() as u64,
                 reason,
             }),
@@ -269,7 +269,7 @@ impl LineBuffer {
             let bytes = &self.chunk[self.line..];
             Skipped {
                 no_room: false,
-                bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
+                bytes: bytes[..bytes.len().min(STORED_BYTES)].to_vec(),
                 length: 0,
                 is_return: false,
             }
@@ -344,7 +344,7 @@ impl LineBuffer {
         match clean || self.skipped.is_some() {
             true => self.end_line(&chunk, end, false, bad),
             false => bad.push(BadLine {
-                bytes: chunk[start..end.min(start + KEPT)].to_vec(),
+                bytes: chunk[start..end.min(start + STORED_BYTES)].to_vec(),
                 length: (end - start) as u64,
                 reason: "the connection broke before the end of the line".into(),
             }),

@@ -28,7 +28,7 @@ pub use files::Files;
 pub use generator::Generator;
 pub use ingest::Ingest;
 pub use queue::Queue;
-pub use source::{Closing, Source, SourcePlacement};
+pub use source::{Source, SourcePlacement, StopSignal};
 pub use tcp::TcpText;
 
 pub use accept::Acceptor;

@@ -8,7 +8,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 
 use super::ingest::Ingest;
-use super::source::{Closing, Source, SourcePlacement};
+use super::source::{Source, SourcePlacement, StopSignal};
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Result};
 use crate::stream::record::{Record, batch_of};
@@ -106,7 +106,7 @@ impl Source for QueueSource {
         let _ = self.ingest.set(ingest.clone());
     }
 
-    async fn run(self: Box<Self>, _: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, _: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         closing.requested().await;
         Ok(())
     }

@@ -15,12 +15,12 @@ use crate::error::BoxError;
 /// missing file), the start fails. Then [`Source::run`] runs as its own task until it returns or the context stops.
 ///
 /// A source that can read its input again resumes after a restart, with each record once: it reports its offset
-/// with [`Ingest::push_at`], and begins at [`Ingest::positions`]. [`contract::source`](crate::contract::source())
+/// with [`Ingest::push_at`], and begins at [`Ingest::offsets`]. [`contract::source`](crate::contract::source())
 /// tests that.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use dstreams::{BoxError, Closing, Ingest, Record, Source, StreamContext, record::batch_of};
+/// use dstreams::{BoxError, StopSignal, Ingest, Record, Source, StreamContext, record::batch_of};
 ///
 /// /// The numbers below a limit.
 /// struct Numbers(i64);
@@ -30,7 +30,7 @@ use crate::error::BoxError;
 ///     fn schema(&self) -> dstreams::arrow::datatypes::SchemaRef {
 ///         i64::schema()
 ///     }
-///     async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+///     async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
 ///         for n in 0..self.0 {
 ///             if closing.is_requested() {
 ///                 break;
@@ -74,7 +74,7 @@ pub trait Source: Send + 'static {
     /// pushes what it has accepted, and returns.
     ///
     /// An error (or a panic) stops this source only; it is logged and reported to listeners.
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError>;
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError>;
 }
 
 /// Where a source runs on a cluster.
@@ -91,15 +91,15 @@ pub enum SourcePlacement {
 
 /// Asks a source to stop.
 #[derive(Debug, Clone, Default)]
-pub struct Closing(CancellationToken);
+pub struct StopSignal(CancellationToken);
 
-impl Closing {
+impl StopSignal {
     /// Whether the source should stop.
     ///
     /// ```
-    /// # use dstreams::{BoxError, Closing, Ingest, record::batch_of};
+    /// # use dstreams::{BoxError, StopSignal, Ingest, record::batch_of};
     /// /// The `run` of a source that never waits.
-    /// async fn run(ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    /// async fn run(ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
     ///     let mut n = 0i64;
     ///     while !closing.is_requested() {
     ///         ingest.push(batch_of([n])?).await?;
@@ -116,9 +116,9 @@ impl Closing {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use dstreams::{BoxError, Closing, Ingest, record::batch_of};
+    /// # use dstreams::{BoxError, StopSignal, Ingest, record::batch_of};
     /// /// The `run` of a source that waits between two records.
-    /// async fn run(ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    /// async fn run(ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
     ///     loop {
     ///         tokio::select! {
     ///             () = closing.requested() => return Ok(()),

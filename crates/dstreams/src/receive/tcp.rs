@@ -16,7 +16,7 @@ use super::dead_letter::Letter;
 use super::ingest::Ingest;
 use super::intake::{Intake, OpenBuffer};
 use super::lines::{BadLine, LineBuffer};
-use super::source::{Closing, Source};
+use super::source::{Source, StopSignal};
 use crate::blocks::BudgetShare;
 use crate::debug::debug_as;
 use crate::error::{BoxError, Error, Result};
@@ -93,7 +93,7 @@ impl Source for TcpText {
         Ok(Some(address))
     }
 
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         let Some(listener) = self.listener else {
             return Ok(());
         };
@@ -198,7 +198,7 @@ impl Connection {
         }
     }
 
-    async fn run(mut self, closing: Closing) {
+    async fn run(mut self, closing: StopSignal) {
         let ended = match self.read(&closing).await {
             Ok(None) => self.drain().await,
             Ok(Some(end)) => Ok(end),
@@ -225,7 +225,7 @@ impl Connection {
     }
 
     /// Reads until the producer closes; `None` if the context closes first.
-    async fn read(&self, closing: &Closing) -> Result<Option<Disconnect>> {
+    async fn read(&self, closing: &StopSignal) -> Result<Option<Disconnect>> {
         let Some(socket) = &self.socket else {
             return Ok(None);
         };

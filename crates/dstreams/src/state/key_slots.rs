@@ -108,7 +108,7 @@ impl KeySlots {
     }
 
     /// Retains only the slots in `live`, renumbered in order.
-    pub fn keep(&mut self, live: &UInt32Array) -> Result<()> {
+    pub fn retain(&mut self, live: &UInt32Array) -> Result<()> {
         let all = concat_batches(&self.schema, &self.segments)?;
         let columns = all
             .columns()

@@ -31,13 +31,13 @@ impl<T> Default for Changes<T> {
 
 impl<T: Clone> Changes<T> {
     /// Whether changes are retained.
-    pub fn keeps(&self) -> bool {
+    pub fn retains(&self) -> bool {
         self.from.is_some()
     }
 
     /// Records that a batch changed `rows` rows of a state with `held` rows.
     pub fn add(&mut self, batch: BatchTime, rows: usize, held: usize, change: T) {
-        if !self.keeps() {
+        if !self.retains() {
             return;
         }
         self.rows += rows;
@@ -69,7 +69,7 @@ impl<T: Clone> Changes<T> {
     /// A checkpoint of `batch` is complete: drops the changes it covers. The next one builds on the last change
     /// that it covers, which is older than `batch` if the state changes less often than there are batches.
     /// `newest` is the current version.
-    pub fn covered(&mut self, batch: BatchTime, newest: BatchTime) {
+    pub fn checkpointed(&mut self, batch: BatchTime, newest: BatchTime) {
         if self.from.is_none() {
             // Changes in between were not retained.
             self.from = (newest <= batch).then_some(newest);
@@ -105,11 +105,11 @@ mod tests {
         assert_eq!(since(&changes, 1), Some(vec![2, 3]));
         assert_eq!(since(&changes, 2), Some(vec![3]));
         // It completes later, and another may be tried before.
-        changes.covered(BatchTime(2), BatchTime(3));
+        changes.checkpointed(BatchTime(2), BatchTime(3));
         assert_eq!(since(&changes, 1), None);
         assert_eq!(since(&changes, 2), Some(vec![3]));
         assert_eq!(changes.rows, 10);
-        changes.covered(BatchTime(9), BatchTime(3));
+        changes.checkpointed(BatchTime(9), BatchTime(3));
         assert_eq!(since(&changes, 9), Some(vec![]));
         assert_eq!(changes.rows, 0);
     }
@@ -119,14 +119,14 @@ mod tests {
         let mut changes = Changes::default();
         changes.begin(BatchTime(3));
         for batch in [4, 7, 9] {
-            changes.covered(BatchTime(batch), BatchTime(3));
+            changes.checkpointed(BatchTime(batch), BatchTime(3));
             assert_eq!(since(&changes, 3), Some(vec![]));
         }
         changes.add(BatchTime(10), 1, 100, 10);
         // The state changed during the write: the checkpoint has the version before.
-        changes.covered(BatchTime(9), BatchTime(10));
+        changes.checkpointed(BatchTime(9), BatchTime(10));
         assert_eq!(since(&changes, 3), Some(vec![10]));
-        changes.covered(BatchTime(14), BatchTime(10));
+        changes.checkpointed(BatchTime(14), BatchTime(10));
         assert_eq!(
             (since(&changes, 10), since(&changes, 9)),
             (Some(vec![]), None)
@@ -148,9 +148,9 @@ mod tests {
     #[test]
     fn without_changes_it_begins_at_a_checkpoint_of_the_newest_version() {
         let mut changes = Changes::<u64>::default();
-        changes.covered(BatchTime(5), BatchTime(7));
-        assert!(!changes.keeps());
-        changes.covered(BatchTime(7), BatchTime(7));
+        changes.checkpointed(BatchTime(5), BatchTime(7));
+        assert!(!changes.retains());
+        changes.checkpointed(BatchTime(7), BatchTime(7));
         changes.add(BatchTime(8), 1, 10, 8);
         assert_eq!(since(&changes, 7), Some(vec![8]));
     }

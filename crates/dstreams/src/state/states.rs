@@ -15,7 +15,7 @@ use super::window::{self, WindowPartition};
 use crate::debug::debug_as;
 use crate::encoding::{ByteInput, ByteOutput};
 use crate::error::{Error, Result};
-use crate::execute::{Before, Installs};
+use crate::execute::{PreviousBatch, StateInstaller};
 use crate::plan::{Probe, StateSpec};
 
 /// The states of a context, by number and partition.
@@ -63,7 +63,7 @@ impl Partition {
     }
 
     /// Refuses a batch after a gap: this state must have the last RDD of its input up to the batch before.
-    fn check_next(&self, batch: BatchTime, before: Option<Before>) -> Result<()> {
+    fn check_next(&self, batch: BatchTime, before: Option<PreviousBatch>) -> Result<()> {
         let every = self.spec().every_ms();
         let on = match before {
             Some(before) => before.in_steps(every, batch),
@@ -101,7 +101,7 @@ impl Partition {
     fn install(
         &mut self,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         rows: &[RecordBatch],
     ) -> Result<()> {
         self.check_next(batch, before)?;
@@ -136,11 +136,11 @@ impl Partition {
         }
     }
 
-    fn covered(&mut self, batch: BatchTime) {
+    fn checkpointed(&mut self, batch: BatchTime) {
         match self {
-            Partition::Window(window) => window.covered(batch),
-            Partition::Keyed(keyed) => keyed.covered(batch),
-            Partition::History(history) => history.covered(batch),
+            Partition::Window(window) => window.checkpointed(batch),
+            Partition::Keyed(keyed) => keyed.checkpointed(batch),
+            Partition::History(history) => history.checkpointed(batch),
         }
     }
 
@@ -257,9 +257,9 @@ impl States {
     }
 
     /// A checkpoint of `batch` is complete: drops the changes that it covers.
-    pub fn covered(&self, batch: BatchTime) {
+    pub fn checkpointed(&self, batch: BatchTime) {
         let partitions = self.all.iter().flatten();
-        partitions.for_each(|state| lock(state).covered(batch));
+        partitions.for_each(|state| lock(state).checkpointed(batch));
     }
 
     /// Restores captured parts of a partition into an empty state: first the full one, then the incremental ones,
@@ -397,7 +397,7 @@ fn absent(partition: usize) -> Error {
     wrong(format!("there is no partition {partition}"))
 }
 
-impl Installs for States {
+impl StateInstaller for States {
     fn partitions(&self, state: usize) -> usize {
         self.all[state].len()
     }
@@ -407,7 +407,7 @@ impl Installs for States {
         state: usize,
         partition: usize,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         delta: &[RecordBatch],
     ) -> Result<()> {
         self.lock(state, partition).install(batch, before, delta)

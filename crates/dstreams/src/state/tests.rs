@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::States;
 use crate::encoding::{ByteInput, in_one, write_batches};
 use crate::error::{Error, Result};
-use crate::execute::{BatchSequence, Installs};
+use crate::execute::{BatchSequence, StateInstaller};
 use crate::plan::{StateSpec, WindowSpec};
 use crate::stream::agg::{AggPart, AggPlan, Function};
 

@@ -261,7 +261,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let in_time = Op::Rows(arrivals(Arrival::InTime));
         let in_time = push(in_time, self.node, <((i64, K), V)>::schema());
         let state = push(op, in_time, <((i64, K), (u32, A::Out))>::schema());
-        let emitted_node = push(Op::Held(View::Mapped), state, emitted.schema());
+        let emitted_node = push(Op::StateView(View::Mapped), state, emitted.schema());
         drop(graph);
         Ok(ByTime {
             graph: self.graph.clone(),
@@ -406,7 +406,7 @@ impl<K: Key, V: Record, O: Record> ByTime<K, V, O> {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn all(&self) -> Keyed<(i64, K), (u32, O)> {
-        let (op, schema) = (Op::Held(View::All), <((i64, K), (u32, O))>::schema());
+        let (op, schema) = (Op::StateView(View::All), <((i64, K), (u32, O))>::schema());
         let node = (self.graph).add_to(self.state, op, schema, self.operator.clone());
         Keyed::at(&self.graph, node)
     }

@@ -11,7 +11,7 @@ use super::graph::{GraphRef, NodeId, Op as NodeOp};
 use super::keyed::Keyed;
 use super::record::{Key, Out, Record};
 use super::relational::Query;
-use super::rows::{Closure, Emit, Filter, Keep, Rename, RowsFn};
+use super::rows::{Closure, Emit, Filter, PassThrough, Rename, RowsFn};
 use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 
@@ -119,7 +119,7 @@ impl<T: Record> DStream<T> {
         let rows = Emit::<T, U, _> {
             call: Arc::new(f),
             schema: U::schema(),
-            keep: Keep::None,
+            pass_through: PassThrough::None,
             types: PhantomData,
         };
         self.rows(operator, U::schema(), Arc::new(rows))
@@ -172,7 +172,7 @@ impl<T: Record> DStream<T> {
         let rows = Emit::<T, K, _> {
             call: Arc::new(f),
             schema: Arc::clone(&schema),
-            keep: Keep::AllBehind,
+            pass_through: PassThrough::AllAfter,
             types: PhantomData,
         };
         let stream: DStream<(K, T)> = self.rows(operator, schema, Arc::new(rows));

@@ -138,7 +138,7 @@ where
     fn apply(&self, events: &Events<'_>) -> Result<Applied> {
         let mut made = M::Builder::default();
         let timer = |key: usize| events.timers.get(key).copied().unwrap_or(BatchTime::MAX);
-        let states = events.held()?.enumerate();
+        let states = events.states_by_key()?.enumerate();
         let states = states.map(|(key, state)| KeyState::of(state, timer(key), events.time));
         let mut states: Vec<KeyState<S>> = states.collect();
         let left = match self.maps && !events.due.is_empty() {
@@ -162,7 +162,7 @@ where
         let states = states.into_iter();
         let mut applied = Applied::of(states.map(|state| (state.is_fresh(), state.into_state())))?;
         if !timers.is_empty() {
-            let kept = applied.kept.iter();
+            let kept = applied.live.iter();
             applied.timers = kept.map(|key| timers[*key as usize]).collect();
         }
         applied.left = left;

@@ -62,13 +62,13 @@ impl IntervalRule {
     }
 
     /// The batch with the first results of an interval.
-    pub fn told_at(&self, interval: i64) -> i64 {
+    pub fn first_result_at(&self, interval: i64) -> i64 {
         interval.saturating_add(self.slack)
     }
 
     /// The batch with the final results of an interval.
     pub fn final_at(&self, interval: i64) -> i64 {
-        self.told_at(interval).saturating_add(self.correct)
+        self.first_result_at(interval).saturating_add(self.correct)
     }
 
     /// The batch with the final results of the last interval that covers an interval.
@@ -84,7 +84,7 @@ impl IntervalRule {
 
     /// Whether a batch has first results: those of an interval whose slack ends with it, and of earlier intervals
     /// that a longer slack of an earlier run left.
-    pub fn tells(&self, batch: BatchTime) -> bool {
+    pub fn has_first_results(&self, batch: BatchTime) -> bool {
         (millis(batch) - self.slack).rem_euclid(self.every) == 0
     }
 
@@ -96,7 +96,7 @@ impl IntervalRule {
     /// The batch at which something happens next to a result of an interval, given its version so far.
     pub fn due(&self, interval: i64, version: u32) -> BatchTime {
         let at = match version {
-            0 => self.told_at(interval),
+            0 => self.first_result_at(interval),
             version if version & ENDED > 0 => self.dropped_at(interval),
             _ => self.final_at(interval),
         };

@@ -146,7 +146,7 @@ impl Graph {
                 Some(name) => format!("state `{name}`: {}", recall.describe()),
                 None => format!("state: {}", recall.describe()),
             },
-            Op::Held(view) => match view {
+            Op::StateView(view) => match view {
                 View::Changes => "keys that changed".into(),
                 View::All => "all keys".into(),
                 View::TimedOut => "keys that expire".into(),
@@ -195,7 +195,7 @@ fn exchange(op: &Op) -> Option<String> {
             Some("to one partition".into())
         }
         Op::Repartition { partitions } => Some(format!("to {partitions} partitions")),
-        Op::Source(_) | Op::Rows(_) | Op::Held(_) | Op::Union | Op::Query(_) => None,
+        Op::Source(_) | Op::Rows(_) | Op::StateView(_) | Op::Union | Op::Query(_) => None,
     }
 }
 

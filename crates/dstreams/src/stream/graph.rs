@@ -83,7 +83,7 @@ pub(crate) enum Op {
         off_time: Option<OffTimeReaders>,
     },
     /// One view of the results of a state.
-    Held(View),
+    StateView(View),
     /// Reduction by closures, by the first `keys` columns, within a batch.
     Reduce {
         keys: usize,
@@ -126,7 +126,7 @@ impl Op {
             Op::Source(_)
             | Op::Rows(_)
             | Op::Aggregate { .. }
-            | Op::Held(_)
+            | Op::StateView(_)
             | Op::Reduce { .. }
             | Op::Repartition { .. }
             | Op::Join(_)
@@ -198,7 +198,7 @@ impl Op {
             Op::History {
                 name, keys, recall, ..
             } => format!("history {name:?} {keys} {recall:?}"),
-            Op::Held(view) => format!("held {view:?}"),
+            Op::StateView(view) => format!("held {view:?}"),
             Op::Reduce { keys, .. } => format!("reduce {keys}"),
             Op::Repartition { partitions } => format!("repartition {partitions}"),
             Op::Join(join) => format!("{join:?}"),

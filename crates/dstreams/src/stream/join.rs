@@ -14,9 +14,9 @@ pub(crate) struct JoinOp {
     /// The number of columns of the key.
     pub keys: usize,
     /// Whether the result has the records of the first input without a partner.
-    pub first_alone: bool,
+    pub first_unmatched: bool,
     /// And those of the second.
-    pub second_alone: bool,
+    pub second_unmatched: bool,
     /// Whether a column before the values of each input says if they are there.
     pub marked: [bool; 2],
 }
@@ -198,15 +198,15 @@ impl<K: Key, V: Record> Keyed<K, V> {
     fn join_by<W: Record, U: Record>(
         &self,
         other: &Keyed<K, W>,
-        [first_alone, second_alone]: [bool; 2],
+        [first_unmatched, second_unmatched]: [bool; 2],
         marked: [bool; 2],
         operator: Operator,
     ) -> Result<Keyed<K, U>> {
         same_context(&self.graph, &other.graph, &operator)?;
         let join = Op::Join(JoinOp {
             keys: Self::key_columns(),
-            first_alone,
-            second_alone,
+            first_unmatched,
+            second_unmatched,
             marked,
         });
         let inputs = vec![self.node, other.node];

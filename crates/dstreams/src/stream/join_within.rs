@@ -22,7 +22,7 @@ use super::{same_context, window};
 use crate::debug::debug_as;
 use crate::error::{Operator, Result};
 
-/// The most records of a key that are held on each side, unless [`Within::most`] says otherwise.
+/// The most records of a key that are held on each side, unless [`Within::max_records`] says otherwise.
 const MOST: usize = 65_536;
 
 /// How near records must be to be joined: see [`Keyed::join_within`].
@@ -59,9 +59,9 @@ impl Within {
     /// use std::time::Duration;
     /// use dstreams::Within;
     ///
-    /// let within = Within::new(Duration::ZERO, Duration::from_secs(10)).most(100);
+    /// let within = Within::new(Duration::ZERO, Duration::from_secs(10)).max_records(100);
     /// ```
-    pub fn most(mut self, records: usize) -> Self {
+    pub fn max_records(mut self, records: usize) -> Self {
         self.most = records;
         self
     }
@@ -88,7 +88,7 @@ pub(crate) struct WithinOp {
 pub(crate) mod kind {
     pub const PAIR: u8 = 0;
     /// A record of the first stream that leaves without a pair; that of the second is the next.
-    pub const ALONE: [u8; 2] = [1, 2];
+    pub const UNMATCHED: [u8; 2] = [1, 2];
     /// A record of the first stream that is not joined; that of the second is the next.
     pub const REFUSED: [u8; 2] = [3, 4];
 }
@@ -119,15 +119,16 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// With batch times *t(v)* of a record here and *t(w)* of one in `other`, they are a pair if their keys are equal and
     /// *-before <= t(w) - t(v) <= after*. The pair is in the batch in which the later of the two comes. A record *v* is
     /// held up to and with batch *t(v) + after*, and *w* up to and with *t(w) + before*; with that batch it leaves, and
-    /// is in [`Joined::first_alone`] or [`Joined::second_alone`] if it was in no pair.
+    /// is in [`Joined::first_unmatched`] or [`Joined::second_unmatched`] if it was in no pair.
     ///
     /// In order, for each partition: each new *v* in order of arrival, first with the held *w* in order of theirs, then
     /// with the new ones; then each new *w* with the held *v*.
     ///
     /// What is held is a state, named `name`, as durable as every state. A batch costs O(records held of its keys +
     /// records held of keys of which one leaves + pairs). Memory is O(records of `after` here and of `before` there), at
-    /// most [`Within::most`] of a key on each side; beyond [`Config::state_memory`](crate::Config::state_memory) it is in
-    /// files. At a graceful stop what is held stays held in the directory of the program, and is dropped without one.
+    /// most [`Within::max_records`] of a key on each side; beyond [`Config::state_memory`](crate::Config::state_memory)
+    /// it is in files. At a graceful stop what is held stays held in the directory of the program, and is dropped
+    /// without one.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> dstreams::Result<()> {
@@ -143,7 +144,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// let within = Within::new(Duration::ZERO, 2 * interval);
     /// let joined = impressions.by_key().join_within("ads", &clicks.by_key(), within)?;
     /// let mut pairs = joined.pairs().collect();
-    /// let mut ignored = joined.first_alone().collect();
+    /// let mut ignored = joined.first_unmatched().collect();
     /// # let running = ctx.start().await?;
     /// shown.push([1, 2].map(|id| (id, "tea".to_owned()))).await?;
     /// # time.advance(interval);
@@ -211,7 +212,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let union = graph.push(Op::Union, tagged, records, operator.clone(), every);
         let held = <(K, (Vec<(i64, bool, V)>, Vec<(i64, bool, W)>))>::schema();
         let state = graph.push(op, vec![union], held, operator.clone(), every);
-        let mapped = Op::Held(View::Mapped);
+        let mapped = Op::StateView(View::Mapped);
         let results = graph.push(mapped, vec![state], results, operator, every);
         drop(graph);
         Ok(Joined {
@@ -263,13 +264,13 @@ impl<K: Key, V: Record, W: Record> Joined<K, V, W> {
     /// # let (_, clicks) = ctx.queue::<(i64, String)>("clicks");
     /// let within = Within::new(Duration::ZERO, Duration::from_secs(10));
     /// let joined = shown.by_key().join_within("ads", &clicks.by_key(), within)?;
-    /// joined.first_alone().print(10); // shown, and not clicked within ten seconds
+    /// joined.first_unmatched().print(10); // shown, and not clicked within ten seconds
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     #[track_caller]
-    pub fn first_alone(&self) -> Keyed<K, V> {
-        let operator = Operator::new("first_alone", Location::caller());
-        self.read(&kind::ALONE[..1], [Some(false), None], operator)
+    pub fn first_unmatched(&self) -> Keyed<K, V> {
+        let operator = Operator::new("first_unmatched", Location::caller());
+        self.read(&kind::UNMATCHED[..1], [Some(false), None], operator)
     }
 
     /// The records of the second stream that leave without a pair.
@@ -282,17 +283,17 @@ impl<K: Key, V: Record, W: Record> Joined<K, V, W> {
     /// # let (_, clicks) = ctx.queue::<(i64, String)>("clicks");
     /// let within = Within::new(Duration::ZERO, Duration::from_secs(10));
     /// let joined = shown.by_key().join_within("ads", &clicks.by_key(), within)?;
-    /// joined.second_alone().print(10); // clicked, and not shown
+    /// joined.second_unmatched().print(10); // clicked, and not shown
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     #[track_caller]
-    pub fn second_alone(&self) -> Keyed<K, W> {
-        let operator = Operator::new("second_alone", Location::caller());
-        self.read(&kind::ALONE[1..], [None, Some(false)], operator)
+    pub fn second_unmatched(&self) -> Keyed<K, W> {
+        let operator = Operator::new("second_unmatched", Location::caller());
+        self.read(&kind::UNMATCHED[1..], [None, Some(false)], operator)
     }
 
-    /// The records that were not joined, because so many of their key were held already ([`Within::most`]); in order of
-    /// arrival.
+    /// The records that were not joined, because so many of their key were held already ([`Within::max_records`]); in
+    /// order of arrival.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -300,7 +301,7 @@ impl<K: Key, V: Record, W: Record> Joined<K, V, W> {
     /// # let mut ctx = StreamContext::new(Duration::from_secs(1))?;
     /// # let (_, shown) = ctx.queue::<(i64, String)>("shown");
     /// # let (_, clicks) = ctx.queue::<(i64, String)>("clicks");
-    /// let within = Within::new(Duration::ZERO, Duration::from_secs(10)).most(16);
+    /// let within = Within::new(Duration::ZERO, Duration::from_secs(10)).max_records(16);
     /// let joined = shown.by_key().join_within("ads", &clicks.by_key(), within)?;
     /// joined.refused().print(10); // of robots
     /// # Ok::<(), dstreams::Error>(())

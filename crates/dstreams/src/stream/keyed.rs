@@ -10,7 +10,7 @@ use super::dstream::DStream;
 use super::fold::reducer;
 use super::graph::{GraphRef, NodeId, Op as NodeOp};
 use super::record::{Key, Out, Record};
-use super::rows::{Closure, Emit, Keep};
+use super::rows::{Closure, Emit, PassThrough};
 use super::window;
 use crate::debug::debug_as;
 use crate::error::{Error, Operator, Result};
@@ -233,7 +233,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let rows = Emit::<V, U, _> {
             call: Arc::new(call),
             schema: <(K, U)>::schema(),
-            keep: Keep::Before(Self::key_columns()),
+            pass_through: PassThrough::Before(Self::key_columns()),
             types: PhantomData,
         };
         let operator = Operator::new("map_values", Location::caller());

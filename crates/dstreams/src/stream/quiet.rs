@@ -37,9 +37,9 @@ fn has_rows_of_nothing(op: &Op) -> bool {
         Op::Aggregate { keys, .. } | Op::Window { keys, .. } | Op::Running { keys, .. } => {
             *keys == 0
         }
-        Op::Held(View::All) => true,
+        Op::StateView(View::All) => true,
         Op::Query(query) => query.never_empty,
-        Op::Held(
+        Op::StateView(
             View::Changes
             | View::TimedOut
             | View::Mapped
@@ -183,7 +183,7 @@ mod tests {
         let near = |words: &DStream<String>| {
             let within = Within::new(SECOND, SECOND);
             let near = ones(words).join_within("near", &ones(words), within);
-            near.unwrap().first_alone().pairs()
+            near.unwrap().first_unmatched().pairs()
         };
         assert_eq!(never(near), None);
         let held = |words: &DStream<String>| {

@@ -119,7 +119,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
                 })
             },
         );
-        let totals = changes.held((name, View::All), totals, None, slide_ms, &operator)?;
+        let totals = changes.state_view((name, View::All), totals, None, slide_ms, &operator)?;
         Ok(totals.map_values(|(_, total)| V::own(total)))
     }
 
@@ -134,11 +134,11 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let len_ms = self.multiple(len, "length", operator)?;
         let newest = Track::by_batch(|_, values: Values<'_, V>, _| values.last().map(V::own));
         let panes = self.by_time_too(operator.clone());
-        panes.held((name, view), newest, Some(len_ms), slide_ms, operator)
+        panes.state_view((name, view), newest, Some(len_ms), slide_ms, operator)
     }
 
     /// A view of a state by closures, read at the multiples of `slide_ms`.
-    fn held<S: Record>(
+    fn state_view<S: Record>(
         &self,
         (name, view): (&str, View),
         track: Track<K, V, S>,
@@ -161,7 +161,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         graph.check_name(&op, operator)?;
         let state = graph.push(op, inputs, Arc::clone(&schema), operator.clone(), slide_ms);
         drop(graph);
-        let view = Op::Held(view);
+        let view = Op::StateView(view);
         let node = self.graph.add_to(state, view, schema, operator.clone());
         Ok(Keyed::at(&self.graph, node))
     }

@@ -35,7 +35,7 @@ pub(crate) trait RowsFn: Send + Sync {
     }
 
     /// How many of the first columns are the same in the output, row by row.
-    fn keys_kept(&self) -> usize {
+    fn unchanged_columns(&self) -> usize {
         0
     }
 }
@@ -95,21 +95,21 @@ impl<T: Record, F: for<'a> Fn(T::Ref<'a>) -> bool + Closure> RowsTask for Filter
     }
 }
 
-/// `map`, `flat_map`, `key_by`: a closure that appends to builders. `keep` selects columns of the input for the
+/// `map`, `flat_map`, `key_by`: a closure that appends to builders. `pass_through` selects columns of the input for the
 /// output (`key_by` puts its key first, so it keeps them behind).
 pub(crate) struct Emit<T, U: Record, F> {
     pub call: Arc<F>,
     pub schema: SchemaRef,
-    pub keep: Keep,
+    pub pass_through: PassThrough,
     pub types: PhantomData<fn() -> (T, U)>,
 }
 
 /// The columns of the input that the output contains besides the closure's.
 #[derive(Clone, Copy)]
-pub(crate) enum Keep {
+pub(crate) enum PassThrough {
     None,
     /// All of them, behind the closure's; each row must give exactly one.
-    AllBehind,
+    AllAfter,
     /// The first ones, before the closure's; each row must give exactly one.
     Before(usize),
 }
@@ -131,7 +131,7 @@ where
             emit: Emit::<T, U, F> {
                 call: Arc::clone(&self.call),
                 schema: Arc::clone(&self.schema),
-                keep: self.keep,
+                pass_through: self.pass_through,
                 types: PhantomData,
             },
             own: U::schema(),
@@ -139,10 +139,10 @@ where
         })
     }
 
-    fn keys_kept(&self) -> usize {
-        match self.keep {
-            Keep::Before(columns) => columns,
-            Keep::None | Keep::AllBehind => 0,
+    fn unchanged_columns(&self) -> usize {
+        match self.pass_through {
+            PassThrough::Before(columns) => columns,
+            PassThrough::None | PassThrough::AllAfter => 0,
         }
     }
 }
@@ -159,15 +159,15 @@ where
         from: usize,
         target: usize,
     ) -> Result<(RecordBatch, usize)> {
-        let skip = match self.emit.keep {
-            Keep::Before(columns) => columns,
+        let skip = match self.emit.pass_through {
+            PassThrough::Before(columns) => columns,
             _ => 0,
         };
         let columns = T::Cols::try_new(&mut super::record::ColumnReader::new(
             &input.columns()[skip..],
         ))?;
         self.builder.attach(&text_buffers(input));
-        let exactly_one = !matches!(self.emit.keep, Keep::None);
+        let exactly_one = !matches!(self.emit.pass_through, PassThrough::None);
         let mut row = from;
         while row < input.num_rows() && self.builder.len() < target {
             (self.emit.call)(columns.get(row), &mut Out::new(&mut self.builder));
@@ -182,10 +182,10 @@ where
         }
         let built = finish_batch(&self.own, &mut self.builder)?;
         let kept = input.slice(from, row - from);
-        let columns: Vec<ArrayRef> = match self.emit.keep {
-            Keep::None => return Ok((built, row)),
-            Keep::AllBehind => [built.columns(), kept.columns()].concat(),
-            Keep::Before(n) => [&kept.columns()[..n], built.columns()].concat(),
+        let columns: Vec<ArrayRef> = match self.emit.pass_through {
+            PassThrough::None => return Ok((built, row)),
+            PassThrough::AllAfter => [built.columns(), kept.columns()].concat(),
+            PassThrough::Before(n) => [&kept.columns()[..n], built.columns()].concat(),
         };
         let schema = Arc::clone(&self.emit.schema);
         Ok((RecordBatch::try_new(schema, columns)?, row))

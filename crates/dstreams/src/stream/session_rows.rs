@@ -11,7 +11,7 @@ use dstreams_control::BatchTime;
 
 use super::record::{ColumnReader, Columns, Record};
 use super::rows::{Closure, RowsFn, RowsTask};
-use super::session_rule::{SessionRule, Standing};
+use super::session_rule::{SessionRule, SessionStatus};
 use crate::error::Result;
 
 /// Adds the event times of records, and the intervals that these are in, behind their keys.
@@ -32,7 +32,7 @@ impl<V: Record, F: for<'a> Fn(V::Ref<'a>) -> i64 + Closure> RowsFn for OwnTimes<
         })
     }
 
-    fn keys_kept(&self) -> usize {
+    fn unchanged_columns(&self) -> usize {
         self.skip
     }
 }
@@ -72,7 +72,7 @@ impl RowsFn for PerhapsLate {
         Box::new(PerhapsLateTask(self.clone(), at))
     }
 
-    fn keys_kept(&self) -> usize {
+    fn unchanged_columns(&self) -> usize {
         self.keys
     }
 }
@@ -83,7 +83,7 @@ impl RowsTask for PerhapsLateTask {
         let mut columns = input.columns().to_vec();
         let times = columns.remove(of.keys + 1);
         let times = times.as_primitive::<Int64Type>().values();
-        let is_old = |row| of.rule.standing(times[row], *batch) == Standing::WasOver;
+        let is_old = |row| of.rule.status(times[row], *batch) == SessionStatus::WasOver;
         let old = BooleanBuffer::collect_bool(times.len(), is_old);
         let rows = RecordBatch::try_new(Arc::clone(&of.schema), columns)?;
         let rows = filter_record_batch(&rows, &BooleanArray::new(old, None))?;
@@ -103,7 +103,7 @@ impl RowsFn for WithoutInterval {
         Box::new(self.clone())
     }
 
-    fn keys_kept(&self) -> usize {
+    fn unchanged_columns(&self) -> usize {
         self.keys
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct SessionRule {
 
 /// What becomes of a session with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum SessionStatus {
     Open,
     /// It ends with this batch.
     Over,
@@ -71,14 +71,14 @@ impl SessionRule {
     }
 
     /// What becomes of a session with a batch.
-    pub fn standing(&self, last: i64, batch: BatchTime) -> Standing {
+    pub fn status(&self, last: i64, batch: BatchTime) -> SessionStatus {
         let (over_at, batch) = (self.over_at(last), millis(batch));
         if over_at > batch {
-            Standing::Open
+            SessionStatus::Open
         } else if over_at > batch - self.every {
-            Standing::Over
+            SessionStatus::Over
         } else {
-            Standing::WasOver
+            SessionStatus::WasOver
         }
     }
 }
@@ -124,13 +124,13 @@ mod tests {
 
     #[test]
     fn a_session_ends_with_one_batch() {
-        let standing = |last, batch| RULE.standing(last, BatchTime(batch));
-        let ends = [200, 300, 400, 500].map(|batch| standing(100, batch));
-        use Standing::{Open, Over, WasOver};
+        let status = |last, batch| RULE.status(last, BatchTime(batch));
+        let ends = [200, 300, 400, 500].map(|batch| status(100, batch));
+        use SessionStatus::{Open, Over, WasOver};
         assert_eq!(ends, [Open, Open, Over, WasOver]);
-        let ends = [300, 400, 500].map(|batch| standing(1, batch));
+        let ends = [300, 400, 500].map(|batch| status(1, batch));
         assert_eq!(ends, [Open, Over, WasOver]);
-        assert_eq!(standing(i64::MAX, 1_000_000), Open);
-        assert_eq!(standing(i64::MIN, 0), WasOver);
+        assert_eq!(status(i64::MAX, 1_000_000), Open);
+        assert_eq!(status(i64::MIN, 0), WasOver);
     }
 }

@@ -267,7 +267,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
             |op, input, schema| graph.push(op, vec![input], schema, operator.clone(), every);
         let timed = push(Op::Rows(times), self.node, schema);
         let state = push(Op::Sessions(Arc::clone(&op)), timed, result);
-        let emitted = push(Op::Held(View::Mapped), state, Arc::clone(&op.emitted));
+        let emitted = push(Op::StateView(View::Mapped), state, Arc::clone(&op.emitted));
         drop(graph);
         Ok(Sessioned {
             graph: self.graph.clone(),
@@ -326,7 +326,7 @@ impl<K: Key, V: Record, O: Record> Sessioned<K, V, O> {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn open(&self) -> Keyed<K, ((i64, i64), O)> {
-        let (op, schema) = (Op::Held(View::All), <(K, ((i64, i64), O))>::schema());
+        let (op, schema) = (Op::StateView(View::All), <(K, ((i64, i64), O))>::schema());
         let node = (self.graph).add_to(self.state, op, schema, self.operator.clone());
         Keyed::at(&self.graph, node)
     }
@@ -368,8 +368,8 @@ impl<K: Key, V: Record, O: Record> Sessioned<K, V, O> {
         let late = self.of_kind(kind::LATE, with_columns(&of_key, keys, &interval));
         let join = Op::Join(JoinOp {
             keys: keys + 1,
-            first_alone: false,
-            second_alone: false,
+            first_unmatched: false,
+            second_unmatched: false,
             marked: [false, false],
         });
         let mut graph = self.graph.lock();

@@ -258,7 +258,7 @@ impl<T: Record> Timed<T> {
 
     fn view(&self, view: View, operator: Operator) -> Keyed<i64, T> {
         let schema = <(i64, T)>::schema();
-        let node = (self.graph).add_to(self.node, Op::Held(view), schema, operator);
+        let node = (self.graph).add_to(self.node, Op::StateView(view), schema, operator);
         Keyed::at(&self.graph, node)
     }
 }

@@ -121,7 +121,7 @@ impl<K: Key, S: Record> State<K, S> {
     }
 
     fn read(&self, view: View, operator: Operator) -> Keyed<K, S> {
-        let op = Op::Held(view);
+        let op = Op::StateView(view);
         let node = self
             .graph
             .add_to(self.node, op, <(K, S)>::schema(), operator);
@@ -323,7 +323,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let operator = Operator::new("map_with_state", Location::caller());
         let settings = std::mem::take(&mut map.settings);
         let state = self.tracked(name, map.tracker(), settings, operator.clone())?;
-        let mapped = Op::Held(View::Mapped);
+        let mapped = Op::StateView(View::Mapped);
         let node = (self.graph).add_to(state.node, mapped, M::schema(), operator);
         Ok((DStream::at(&self.graph, node), state))
     }

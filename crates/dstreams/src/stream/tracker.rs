@@ -33,7 +33,7 @@ pub(crate) struct Events<'a> {
     /// The batch.
     pub time: BatchTime,
     /// Whether each key has a state, before its first call in this batch. The woken keys come first.
-    pub there: &'a BooleanArray,
+    pub has_state: &'a BooleanArray,
     /// The states of the keys that have one, in the order of the keys.
     pub states: RecordBatch,
     /// Keys and values of the events, in order of arrival.
@@ -67,7 +67,7 @@ pub(crate) enum DueCall {
 /// The effect of a batch on its keys; keys without a state now are not included.
 pub(crate) struct Applied {
     /// Indices of the keys that have a state now, in order.
-    pub kept: Vec<u32>,
+    pub live: Vec<u32>,
     /// Their states.
     pub states: RecordBatch,
     /// Whether they had no state at some time of the batch, so that its events are their first ones.
@@ -92,9 +92,9 @@ pub(crate) struct LeftKeys {
 
 impl Events<'_> {
     /// The state of each key.
-    pub fn held<S: Record>(&self) -> Result<impl Iterator<Item = Option<S>>> {
+    pub fn states_by_key<S: Record>(&self) -> Result<impl Iterator<Item = Option<S>>> {
         let mut held = records_of::<S>(&self.states)?.into_iter();
-        let there = self.there.values().iter();
+        let there = self.has_state.values().iter();
         Ok(there.map(move |there| there.then(|| held.next()).flatten()))
     }
 }
@@ -102,17 +102,17 @@ impl Events<'_> {
 impl Applied {
     /// Whether each key had no state at some time, and its state now.
     pub fn of<S: Record>(states: impl Iterator<Item = (bool, Option<S>)>) -> Result<Self> {
-        let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+        let (mut live, mut fresh) = (Vec::new(), Vec::new());
         let states = states.zip(0u32..).filter_map(|((is_fresh, state), key)| {
             if state.is_some() {
-                kept.push(key);
+                live.push(key);
                 fresh.push(is_fresh);
             }
             state
         });
         let states = batch_of(states)?;
         Ok(Applied {
-            kept,
+            live,
             states,
             fresh,
             timers: Vec::new(),
@@ -155,9 +155,9 @@ where
             V::Cols::try_new(&mut ColumnReader::new(columns))
         });
         let values = values.collect::<Result<Vec<_>>>()?;
-        let (places, ends) = by_key(events.key_of, events.there.len());
+        let (places, ends) = by_key(events.key_of, events.has_state.len());
         let mut from = 0;
-        let states = events.held::<S>()?.zip(ends).map(|(state, end)| {
+        let states = events.states_by_key::<S>()?.zip(ends).map(|(state, end)| {
             let (is_new, places) = (
                 state.is_none(),
                 &places[std::mem::replace(&mut from, end)..end],

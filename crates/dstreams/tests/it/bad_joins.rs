@@ -17,7 +17,7 @@ fn a_key_with_a_million_records_is_bounded() {
         let mut test = TestProgram::new(INTERVAL).unwrap();
         let (one, first) = test.context().queue::<(i64, i64)>("first");
         let (two, second) = test.context().queue::<(i64, i64)>("second");
-        let within = Within::new(Duration::ZERO, 10 * INTERVAL).most(MOST as usize);
+        let within = Within::new(Duration::ZERO, 10 * INTERVAL).max_records(MOST as usize);
         let joined = first
             .by_key()
             .join_within("near", &second.by_key(), within)
@@ -124,7 +124,7 @@ fn a_stream_is_joined_with_itself_over_time() {
         let again = logins.join_within("again", &logins, within).unwrap();
         let others = again.pairs().filter(|_, (first, second)| first != second);
         let (mut pairs, mut others) = (again.pairs().pairs().collect(), others.pairs().collect());
-        let mut alone = again.first_alone().pairs().collect();
+        let mut alone = again.first_unmatched().pairs().collect();
         let mut run = test.start().await.unwrap();
         let input: Vec<Vec<(i64, i64)>> = (0..12i64)
             .map(|batch| {

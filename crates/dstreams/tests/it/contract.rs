@@ -9,8 +9,8 @@ use dstreams::arrow::array::RecordBatch;
 use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::record::batch_of;
 use dstreams::{
-    BatchTime, BoxError, Closing, Config, DStream, Error, Generator, Guarantee, Ingest, Prepared,
-    Rdd, Record, Sink, Source, TcpText,
+    BatchTime, BoxError, Config, DStream, Error, Generator, Guarantee, Ingest, Prepared, Rdd,
+    Record, Sink, Source, StopSignal, TcpText,
 };
 use tokio::sync::mpsc;
 
@@ -35,7 +35,7 @@ impl<S: Source> Source for Watched<S> {
         let _ = self.pushed.send("connected");
         self.source.connect(ingest);
     }
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         let _ = self.pushed.send("runs");
         let ended = Box::new(self.source).run(ingest, closing.clone()).await;
         let _ = self.pushed.send(if closing.is_requested() {
@@ -158,7 +158,7 @@ impl Source for Numbers {
     fn schema(&self) -> SchemaRef {
         i64::schema()
     }
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         for n in 0..self.0 {
             if closing.is_requested() {
                 break;

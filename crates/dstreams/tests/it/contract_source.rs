@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use dstreams::arrow::datatypes::SchemaRef;
-use dstreams::contract::{self, Broken, CLOSES, COMPLETE, FAILS, GROWS, RESUMES, RUNS, WAITS};
+use dstreams::contract::{
+    self, EACH_RECORD_ONCE, FAILS_ON_REFUSAL, MONOTONIC_OFFSETS, RESUMES_AT_OFFSETS,
+    RUNS_WITHOUT_ERROR, STOPS_ON_REQUEST, Violation, WAITS_FOR_PUSHES,
+};
 use dstreams::files::Files;
 use dstreams::record::batch_of;
-use dstreams::{BoxError, Closing, Ingest, Record, Source};
+use dstreams::{BoxError, Ingest, Record, Source, StopSignal};
 
 use crate::dir::Dir;
 use crate::files_sink::FORMATS;
@@ -97,10 +100,10 @@ impl Source for Numbers {
         }
     }
 
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         let fault = self.fault;
         let position = |input: &str| {
-            let known = ingest.positions().get(input).copied().unwrap_or(0) as i64;
+            let known = ingest.offsets().get(input).copied().unwrap_or(0) as i64;
             match fault {
                 Fault::StartsAnew => 0,
                 Fault::KnowsOneInput if input == "b" => 0,
@@ -169,7 +172,7 @@ impl Source for Numbers {
     }
 }
 
-fn check(fault: Fault, ends: bool) -> Result<(), Broken> {
+fn check(fault: Fault, ends: bool) -> Result<(), Violation> {
     let all = (0..RECORDS_PER_INPUT).flat_map(|n| ["a", "b"].map(|input| (input.to_owned(), n)));
     let patience = match fault {
         Fault::None => PATIENCE,
@@ -188,58 +191,73 @@ fn the_contract_finds_the_faults_of_a_source() {
         check(Fault::None, ends).unwrap();
     }
     let faults = [
-        (Fault::StartsAnew, true, RESUMES, "cut off again and again"),
+        (
+            Fault::StartsAnew,
+            true,
+            RESUMES_AT_OFFSETS,
+            "cut off again and again",
+        ),
         (
             Fault::KnowsOneInput,
             true,
-            RESUMES,
+            RESUMES_AT_OFFSETS,
             "cut off again and again",
         ),
-        (Fault::SaysNoPosition, true, RESUMES, "run once"),
-        (Fault::SaysTooMuch, true, RESUMES, "cut off again and again"),
+        (Fault::SaysNoPosition, true, RESUMES_AT_OFFSETS, "run once"),
+        (
+            Fault::SaysTooMuch,
+            true,
+            RESUMES_AT_OFFSETS,
+            "cut off again and again",
+        ),
         (
             Fault::SaysTooLittle,
             true,
-            RESUMES,
+            RESUMES_AT_OFFSETS,
             "cut off again and again",
         ),
         (
             Fault::SplitsWhatBelongsTogether,
             true,
-            RESUMES,
+            RESUMES_AT_OFFSETS,
             "cut off again and again",
         ),
-        (Fault::StepsBack, true, GROWS, "run once"),
-        (Fault::DoesNotWait, false, WAITS, "nothing is safe yet"),
-        (Fault::GivesUp, true, WAITS, "memory was full"),
-        (Fault::NeverEnds, false, CLOSES, "run once"),
+        (Fault::StepsBack, true, MONOTONIC_OFFSETS, "run once"),
+        (
+            Fault::DoesNotWait,
+            false,
+            WAITS_FOR_PUSHES,
+            "nothing is safe yet",
+        ),
+        (Fault::GivesUp, true, WAITS_FOR_PUSHES, "memory was full"),
+        (Fault::NeverEnds, false, STOPS_ON_REQUEST, "run once"),
         (
             Fault::EndsAtTheEnd,
             true,
-            CLOSES,
+            STOPS_ON_REQUEST,
             "asked to end after 0 of 80 pushes",
         ),
         (
             Fault::DropsAtTheEnd,
             false,
-            CLOSES,
+            STOPS_ON_REQUEST,
             "asked to end after 0 of 80 pushes",
         ),
         (
             Fault::PassesErrorsOver,
             true,
-            FAILS,
+            FAILS_ON_REFUSAL,
             "refused after 0 of 80 pushes",
         ),
-        (Fault::Panics, true, RUNS, "run once"),
-        (Fault::FailsToOpen, true, RUNS, "opened"),
-        (Fault::GivesTwice, true, COMPLETE, "run once"),
+        (Fault::Panics, true, RUNS_WITHOUT_ERROR, "run once"),
+        (Fault::FailsToOpen, true, RUNS_WITHOUT_ERROR, "opened"),
+        (Fault::GivesTwice, true, EACH_RECORD_ONCE, "run once"),
     ];
     for (fault, ends, promise, step) in faults {
         let broken = check(fault, ends).unwrap_err();
         println!("{fault:?}: {broken}");
         // Pushes without waiting also overtake each other, and that may be seen first.
-        if fault == Fault::DoesNotWait && broken.promise == GROWS {
+        if fault == Fault::DoesNotWait && broken.promise == MONOTONIC_OFFSETS {
             continue;
         }
         assert_eq!(
@@ -257,6 +275,6 @@ fn the_contract_finds_other_columns() {
         ends: true,
     };
     let broken = block_on(contract::source(make, [1i64], PATIENCE)).unwrap_err();
-    assert_eq!(broken.promise, RUNS);
+    assert_eq!(broken.promise, RUNS_WITHOUT_ERROR);
     assert!(broken.found.contains("expected (value: Int64)"), "{broken}");
 }

@@ -116,11 +116,11 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     watch.on("full_join", &ours.full_join(theirs).unwrap().pairs());
     watch.on("cogroup", &theirs.cogroup(ours).unwrap().pairs());
     watch.on("group_by_key", &floats.group_by_key().pairs());
-    let near = Within::new(ms(100), ms(200)).most(4);
+    let near = Within::new(ms(100), ms(200)).max_records(4);
     let near = ours.join_within("near", theirs, near).unwrap();
     watch.on("join_within", &near.pairs().pairs());
-    watch.on("first_alone", &near.first_alone().pairs());
-    watch.on("second_alone", &near.second_alone().pairs());
+    watch.on("first_unmatched", &near.first_unmatched().pairs());
+    watch.on("second_unmatched", &near.second_unmatched().pairs());
     watch.on("refused", &near.refused().pairs());
     let (three, one) = (ms(300), ms(100));
     let window = keyed
@@ -289,7 +289,7 @@ pub fn every_operator(ctx: &StreamContext, rows: &DStream<Row>, watch: &Watch) {
     watch.on("rejected by sql", &tried.rejected());
     let two = [("a", rows), ("b", &rows.filter(|(_, n, _)| n % 2 == 0))];
     let two = [
-        (two[0].0, two[0].1 as &dyn dstreams::Named),
+        (two[0].0, two[0].1 as &dyn dstreams::SqlInput),
         (two[1].0, two[1].1 as _),
     ];
     let query = "select a._1, a._3 + b._3 as x from a join b on a._1 = b._1";

@@ -10,7 +10,10 @@ use std::sync::{Arc, Mutex};
 use dstreams::agg::count;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::arrow::{csv, json};
-use dstreams::contract::{self, ATOMIC, DECLARES_GUARANTEE, HIDDEN, ONCE, REMEMBERS, WHOLE, WORKS};
+use dstreams::contract::{
+    self, ATOMIC_COMMIT, DECLARES_GUARANTEE, HIDDEN_UNTIL_COMMIT, IDEMPOTENT_COMMIT,
+    REPORTS_NEWEST_BATCH, SUCCEEDS_ON_RETRY, WHOLE_BATCH,
+};
 use dstreams::files::{FileSink, Format};
 use dstreams::record::records_of;
 use dstreams::{BatchTime, BoxError, Error, Guarantee, Prepared, Record, Sink};
@@ -313,33 +316,37 @@ fn the_contract_finds_the_faults_of_a_sink() {
     };
     check(Fault::None).unwrap();
     let faults = [
-        (Fault::ShowsPrepared, HIDDEN, "prepared"),
-        (Fault::AddsAgain, ONCE, "committed a second time"),
+        (Fault::ShowsPrepared, HIDDEN_UNTIL_COMMIT, "prepared"),
+        (
+            Fault::AddsAgain,
+            IDEMPOTENT_COMMIT,
+            "committed a second time",
+        ),
         (
             Fault::ForgetsWithTheProcess,
-            ONCE,
+            IDEMPOTENT_COMMIT,
             "committed again by the next process",
         ),
         (
             Fault::AttemptsMeet,
-            WHOLE,
+            WHOLE_BATCH,
             "committed, partitions of two attempts",
         ),
-        (Fault::CommitsInPieces, ATOMIC, "a commit broke off"),
-        (Fault::LosesEmptyPartitions, WHOLE, "committed"),
+        (Fault::CommitsInPieces, ATOMIC_COMMIT, "a commit broke off"),
+        (Fault::LosesEmptyPartitions, WHOLE_BATCH, "committed"),
         (
             Fault::KnowsOnlyTheLast,
-            ONCE,
+            IDEMPOTENT_COMMIT,
             "an old batch committed again",
         ),
-        (Fault::FailsAfterACrash, WORKS, "prepared"),
+        (Fault::FailsAfterACrash, SUCCEEDS_ON_RETRY, "prepared"),
         (
             Fault::ForgetsWhatIsEarly,
-            WHOLE,
+            WHOLE_BATCH,
             "committed, two batches were prepared",
         ),
         (Fault::SaysAtLeastOnce, DECLARES_GUARANTEE, "nothing"),
-        (Fault::OpensAsEmpty, REMEMBERS, "opened"),
+        (Fault::OpensAsEmpty, REPORTS_NEWEST_BATCH, "opened"),
     ];
     for (fault, promise, step) in faults {
         let broken = check(fault).unwrap_err();

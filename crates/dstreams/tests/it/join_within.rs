@@ -96,14 +96,14 @@ proptest! {
             check_order(got, wanted)?;
         }
         let left = run_two(&config, input, |first, second| {
-            Ok(first.by_key().join_within("near", &second.by_key(), within)?.first_alone().pairs())
+            Ok(first.by_key().join_within("near", &second.by_key(), within)?.first_unmatched().pairs())
         });
         let wanted = alone(&all(&first), &all(&second), (before, after), batches);
         for (got, wanted) in left.into_iter().zip(wanted) {
             prop_assert_eq!(sorted(got.concat()), sorted(wanted));
         }
         let right = run_two(&config, input, |first, second| {
-            Ok(first.by_key().join_within("near", &second.by_key(), within)?.second_alone().pairs())
+            Ok(first.by_key().join_within("near", &second.by_key(), within)?.second_unmatched().pairs())
         });
         let wanted = alone(&all(&second), &all(&first), (after, before), batches);
         for (got, wanted) in right.into_iter().zip(wanted) {
@@ -176,7 +176,7 @@ fn another_length_is_refused_at_a_restart() {
         let (queue, first) = program.ctx.queue::<(i64, i64)>("first");
         let (_, second) = program.ctx.queue::<(i64, i64)>("second");
         let joined = first.by_key().join_within("near", &second.by_key(), within);
-        joined.unwrap().first_alone().print(0);
+        joined.unwrap().first_unmatched().print(0);
         program.ctx.persist_in(dir.path());
         Ok::<_, Error>((queue, program.ctx.start().await?))
     };
@@ -188,7 +188,7 @@ fn another_length_is_refused_at_a_restart() {
         for other in [
             Within::new(INTERVAL, INTERVAL * 2),
             Within::new(Duration::ZERO, INTERVAL),
-            near.most(7),
+            near.max_records(7),
         ] {
             let error = start(1, other).await.err().unwrap().to_string();
             assert!(
@@ -208,13 +208,13 @@ fn what_is_beyond_the_most_is_refused() {
         let mut program = Program::new(small(2, 2, 3));
         let (one, first) = program.ctx.queue::<(i64, i64)>("first");
         let (two, second) = program.ctx.queue::<(i64, String)>("second");
-        let within = Within::new(Duration::ZERO, INTERVAL).most(2);
+        let within = Within::new(Duration::ZERO, INTERVAL).max_records(2);
         let joined = first
             .by_key()
             .join_within("few", &second.by_key(), within)
             .unwrap();
         let (mut pairs, mut refused) = (joined.pairs().collect(), joined.refused().collect());
-        let mut alone = joined.second_alone().collect();
+        let mut alone = joined.second_unmatched().collect();
         let mut live = program.start().await;
         one.push([(1, 10), (1, 11), (1, 12), (2, 13)])
             .await

@@ -8,8 +8,8 @@ use dstreams::agg::count;
 use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::record::batch_of;
 use dstreams::{
-    BatchReport, BatchTime, BoxError, Closing, Config, Error, Generator, Ingest, Listener, Record,
-    Source, StreamContext,
+    BatchReport, BatchTime, BoxError, Config, Error, Generator, Ingest, Listener, Record, Source,
+    StopSignal, StreamContext,
 };
 
 use crate::program::{INTERVAL, Program, block_on, small, soon, until};
@@ -267,7 +267,7 @@ impl Source for Numbers {
     fn schema(&self) -> SchemaRef {
         i64::schema()
     }
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         for n in 0..self.until {
             if closing.is_requested() {
                 break;

@@ -183,8 +183,8 @@ impl AfterPauses for Events {
         let within = Within::new(INTERVAL * 2, INTERVAL * 130);
         let near = events.join_within("near", &others, within).unwrap();
         log.watch("pairs", &near.pairs().pairs());
-        log.watch("first alone", &near.first_alone().pairs());
-        log.watch("second alone", &near.second_alone().pairs());
+        log.watch("first alone", &near.first_unmatched().pairs());
+        log.watch("second alone", &near.second_unmatched().pairs());
 
         let (woken, _) = events.map_with_state("timers", timers()).unwrap();
         log.watch("woken", &woken);

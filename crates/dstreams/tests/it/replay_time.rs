@@ -9,8 +9,8 @@ use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::files::{Files, Format};
 use dstreams::record::batch_of;
 use dstreams::{
-    BoxError, Clock, Closing, Config, Error, Ingest, Intervals, Millis, RddReceiver, Record,
-    Running, Sessions, Source, StreamContext, Summary,
+    BoxError, Clock, Config, Error, Ingest, Intervals, Millis, RddReceiver, Record, Running,
+    Sessions, Source, StopSignal, StreamContext, Summary,
 };
 use proptest::prelude::*;
 
@@ -291,7 +291,7 @@ impl Source for Every {
     fn gives_time(&self) -> bool {
         true
     }
-    async fn run(self: Box<Self>, ingest: Ingest, _: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, _: StopSignal) -> Result<(), BoxError> {
         for n in 0..self.times {
             let at = 1_000 + n * self.step;
             if !ingest.time_is(at as i64).await? {
@@ -373,7 +373,7 @@ fn a_stop_waits_for_no_time() {
         fn gives_time(&self) -> bool {
             true
         }
-        async fn run(self: Box<Self>, _: Ingest, closing: Closing) -> Result<(), BoxError> {
+        async fn run(self: Box<Self>, _: Ingest, closing: StopSignal) -> Result<(), BoxError> {
             closing.requested().await;
             Ok(())
         }

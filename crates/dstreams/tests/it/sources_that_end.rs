@@ -2,7 +2,7 @@
 
 use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::record::batch_of;
-use dstreams::{BoxError, Closing, Generator, Ingest, Record, Source, StreamContext};
+use dstreams::{BoxError, Generator, Ingest, Record, Source, StopSignal, StreamContext};
 use dstreams::{Error, RddReceiver, Running, Summary};
 
 /// Brings some records, then fails.
@@ -13,7 +13,7 @@ impl Source for Fails {
     fn schema(&self) -> SchemaRef {
         i64::schema()
     }
-    async fn run(self: Box<Self>, ingest: Ingest, _: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, _: StopSignal) -> Result<(), BoxError> {
         ingest.push(batch_of(0..3i64)?).await?;
         Err("the line is dead".into())
     }

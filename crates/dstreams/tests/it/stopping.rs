@@ -7,8 +7,8 @@ use dstreams::arrow::array::RecordBatch;
 use dstreams::arrow::datatypes::SchemaRef;
 use dstreams::record::batch_of;
 use dstreams::{
-    BatchTime, BoxError, Closing, Error, Generator, Guarantee, Ingest, Prepared, Record, Sink,
-    Source,
+    BatchTime, BoxError, Error, Generator, Guarantee, Ingest, Prepared, Record, Sink, Source,
+    StopSignal,
 };
 use tokio::sync::oneshot;
 
@@ -283,7 +283,7 @@ impl Source for NeverEnds {
         i64::schema()
     }
 
-    async fn run(self: Box<Self>, ingest: Ingest, _: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, _: StopSignal) -> Result<(), BoxError> {
         ingest.push(batch_of([1i64, 2])?).await?;
         if self.0.await.is_ok() {
             let _ = self.1.send(ingest.push(batch_of([9i64])?).await);

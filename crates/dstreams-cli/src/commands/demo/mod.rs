@@ -13,14 +13,14 @@ use dstreams_cluster::app::{ClusterArgs, DRAIN};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::feed::Producer;
-use self::screen::{Now, Screen};
+use self::screen::{CurrentStatus, Screen};
 use crate::arguments::Times;
-use crate::cluster::{Gathering, Tell, Workers, watch};
+use crate::cluster::{Gathering, ReportTo, Workers, watch};
 use crate::commands::table;
 use crate::ending::{End, Ending};
 use crate::error::Error;
-use crate::output::{say, written};
-use crate::program::{Found, LINES, Program, WordCount};
+use crate::output::{print_line, written};
+use crate::program::{BatchResults, LINES, Program, WordCount};
 
 /// How often the screen is redrawn between batches, for memory and feed.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
@@ -77,7 +77,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Error> {
         fed.records_sent, done.batches
     );
     let shown = async {
-        say(&total).await?;
+        print_line(&total).await?;
         written().await
     };
     tokio::select! {
@@ -109,7 +109,7 @@ async fn start(args: &DemoArgs, program: &Program) -> Result<(DemoView, String),
     };
     let gathering = Gathering::own(program, &ClusterArgs::default(), count).await?;
     let address = gathering.address().to_owned();
-    let (program, workers) = gathering.begin(Tell::Aside).await?;
+    let (program, workers) = gathering.begin(ReportTo::Aside).await?;
     let workers = Some(workers);
     Ok((DemoView { program, workers }, address))
 }
@@ -190,8 +190,8 @@ async fn watch_batches(
 }
 
 impl DemoView {
-    fn now(&self, feed: &Producer) -> Now {
-        Now {
+    fn now(&self, feed: &Producer) -> CurrentStatus {
+        CurrentStatus {
             status: self.program.status(),
             workers: self.workers.as_ref().map_or(Vec::new(), Workers::now),
             acknowledged: feed.acknowledged(),
@@ -214,16 +214,16 @@ impl View {
             let screen = Screen::open(interval, window, args.batches, how)?;
             return Ok(View::Screen(Box::new(screen)));
         }
-        say(format_args!(
+        print_line(format_args!(
             "words of the last {window:?}, every {interval:?}"
         ))
         .await?;
-        say(format_args!("feed it too: {how}")).await?;
+        print_line(format_args!("feed it too: {how}")).await?;
         table::header().await?;
         Ok(View::Plain(interval))
     }
 
-    async fn batch(&mut self, found: Found, now: &Now) -> Result<(), Error> {
+    async fn batch(&mut self, found: BatchResults, now: &CurrentStatus) -> Result<(), Error> {
         match self {
             View::Screen(screen) => {
                 screen.batch(found);
@@ -239,7 +239,7 @@ impl View {
         }
     }
 
-    fn draw(&mut self, now: &Now) -> Result<(), Error> {
+    fn draw(&mut self, now: &CurrentStatus) -> Result<(), Error> {
         match self {
             View::Screen(screen) => screen.draw(now),
             View::Plain(_) => Ok(()),

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::commands::table::{millis, of_worker, per_second, printable, resident};
 use crate::error::Error;
 use crate::output::Quiet;
-use crate::program::Found;
+use crate::program::BatchResults;
 
 /// The most batches in the curves: more than a terminal has columns.
 const HISTORY: usize = 500;
@@ -31,7 +31,7 @@ const HISTORY: usize = 500;
 const BAR_COLUMNS: usize = 40;
 
 /// The current status of the program and its workers.
-pub struct Now {
+pub struct CurrentStatus {
     pub status: Status,
     /// Empty if it runs in this process alone.
     pub workers: Vec<WorkerStatus>,
@@ -95,7 +95,7 @@ struct ScreenContent {
     wanted: Option<u64>,
     how: String,
     batches: u64,
-    last: Option<Found>,
+    last: Option<BatchResults>,
     /// Records a second and processing time in microseconds, newest first.
     rates: VecDeque<u64>,
     times: VecDeque<u64>,
@@ -136,7 +136,7 @@ impl Screen {
     }
 
     /// Adds a batch.
-    pub fn batch(&mut self, found: Found) {
+    pub fn batch(&mut self, found: BatchResults) {
         let shown = &mut self.shown;
         shown.batches += 1;
         shown
@@ -149,7 +149,7 @@ impl Screen {
     }
 
     /// Draws everything, unless the terminal is still busy with the last picture.
-    pub fn draw(&mut self, now: &Now) -> Result<(), Error> {
+    pub fn draw(&mut self, now: &CurrentStatus) -> Result<(), Error> {
         if Console::stdout().waiting() > 0 {
             return Ok(());
         }
@@ -183,7 +183,7 @@ fn read_keys(pressed: &mpsc::Sender<()>) {
 }
 
 impl ScreenContent {
-    fn draw(&self, frame: &mut Frame, now: &Now, foot_text: &str) {
+    fn draw(&self, frame: &mut Frame, now: &CurrentStatus, foot_text: &str) {
         let of_workers = match now.workers.len() {
             0 => 0,
             workers => workers as u16 + 2,
@@ -259,10 +259,11 @@ impl ScreenContent {
         frame.render_widget(table, area);
     }
 
-    fn draw_numbers(&self, frame: &mut Frame, area: Rect, now: &Now) {
+    fn draw_numbers(&self, frame: &mut Frame, area: Rect, now: &CurrentStatus) {
         let (status, acknowledged) = (&now.status, now.acknowledged);
-        let of_last =
-            |value: &dyn Fn(&Found) -> String| self.last.as_ref().map_or("-".to_owned(), value);
+        let of_last = |value: &dyn Fn(&BatchResults) -> String| {
+            self.last.as_ref().map_or("-".to_owned(), value)
+        };
         let count = |n: u64| HumanCount(n).to_string();
         let blocks = HumanBytes(status.block_memory as u64);
         let numbers = [

@@ -16,7 +16,7 @@ use self::bar::Bar;
 use self::input::Pieces;
 use self::rate_limit::Pace;
 use crate::error::Error;
-use crate::output::{say, written};
+use crate::output::{print_line, written};
 
 /// How long a program may take to accept the stream.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ pub async fn run(args: SendArgs) -> Result<(), Error> {
     feed.bar.clear();
     let report = feed.report();
     let shown = async {
-        say(&report).await?;
+        print_line(&report).await?;
         written().await
     };
     tokio::select! {

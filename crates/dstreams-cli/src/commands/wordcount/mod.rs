@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 pub use self::report::Report;
 use crate::arguments::Times;
-use crate::cluster::{Gathering, Tell, Workers, watch};
+use crate::cluster::{Gathering, ReportTo, Workers, watch};
 use crate::ending::{End, Ending};
 use crate::error::Error;
 use crate::output::warn;
@@ -95,7 +95,7 @@ pub async fn run(args: WordcountArgs) -> Result<(), Error> {
     };
     let master = gathering.address().to_owned();
     let (program, workers) = tokio::select! {
-        begun = gathering.begin(Tell::Aside) => begun?,
+        begun = gathering.begin(ReportTo::Aside) => begun?,
         // Nothing has been received.
         _ = ending.next() => return report.end(0).await,
     };

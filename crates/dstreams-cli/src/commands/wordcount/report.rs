@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::commands::table;
 use crate::error::Error;
-use crate::output::{self, json, say, warn};
-use crate::program::{Found, LINES};
+use crate::output::{self, json, print_line, warn};
+use crate::program::{BatchResults, LINES};
 
 /// Prints the batches of `wordcount` and `master`, as JSON or as a table.
 pub struct Report {
@@ -44,9 +44,9 @@ impl Report {
                 listening: text,
                 clients,
             };
-            return say(json(&listening)?).await;
+            return print_line(json(&listening)?).await;
         }
-        say(format_args!(
+        print_line(format_args!(
             "listening on {text}: nc {} {} < FILE",
             text.ip(),
             text.port()
@@ -54,7 +54,7 @@ impl Report {
         .await?;
         if let Some(clients) = clients {
             let how = send(&clients.to_string());
-            say(format_args!("listening on {clients} for clients: {how}")).await?;
+            print_line(format_args!("listening on {clients} for clients: {how}")).await?;
         }
         table::header().await
     }
@@ -62,8 +62,8 @@ impl Report {
     /// Prints the address of a master that waits for workers.
     pub async fn master(&self, address: &str) -> Result<(), Error> {
         match self.json {
-            true => say(json(&Master { master: address })?).await,
-            false => say(format_args!("master {address}: {}", send(address))).await,
+            true => print_line(json(&Master { master: address })?).await,
+            false => print_line(format_args!("master {address}: {}", send(address))).await,
         }
     }
 
@@ -76,21 +76,21 @@ impl Report {
                 ingest: &worker.ingest,
             });
             let workers = workers.collect();
-            return say(json(&Cluster { master, workers })?).await;
+            return print_line(json(&Cluster { master, workers })?).await;
         }
         self.master(master).await?;
         for worker in workers {
             let WorkerStatus {
                 id, pid, ingest, ..
             } = worker;
-            say(format_args!("worker {id} at {ingest} (pid {pid})")).await?;
+            print_line(format_args!("worker {id} at {ingest} (pid {pid})")).await?;
         }
         table::header().await
     }
 
-    pub async fn batch(&mut self, found: &Found) -> Result<(), Error> {
+    pub async fn batch(&mut self, found: &BatchResults) -> Result<(), Error> {
         match self.json {
-            true => say(json(&Batch::of(found))?).await?,
+            true => print_line(json(&Batch::of(found))?).await?,
             false => table::batch(found, self.interval).await?,
         }
         self.records += found.records;
@@ -124,8 +124,8 @@ impl Report {
             ));
         }
         match self.json {
-            true => say(json(&EndLine { records_total })?).await?,
-            false => say(format_args!("{records_total} lines in all")).await?,
+            true => print_line(json(&EndLine { records_total })?).await?,
+            false => print_line(format_args!("{records_total} lines in all")).await?,
         }
         output::written().await
     }
@@ -172,7 +172,7 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn of(found: &'a Found) -> Self {
+    fn of(found: &'a BatchResults) -> Self {
         Batch {
             batch_time: found.batch.millis(),
             records: found.records,

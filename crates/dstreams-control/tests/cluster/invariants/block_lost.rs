@@ -24,9 +24,9 @@ impl Invariant for BlockLost {
         let holds = |worker: &&Worker| {
             worker.is_in() && worker.store.get(block).is_some_and(|held| held.counts)
         };
-        let holder = scene.workers.values().find(holds).map(|worker| worker.id);
-        ensure(holder.is_none(), || {
-            format!("block {block} is lost, but {holder:?} stores it")
+        let worker = scene.workers.values().find(holds).map(|worker| worker.id);
+        ensure(worker.is_none(), || {
+            format!("block {block} is lost, but {worker:?} stores it")
         })
     }
 
@@ -35,7 +35,7 @@ impl Invariant for BlockLost {
         let lost = scene.ledger.lost_blocks.iter();
         let held = lost
             .copied()
-            .find(|&block| !scene.machine.holders(block).is_empty());
+            .find(|&block| !scene.machine.stored_on(block).is_empty());
         ensure(held.is_none(), || {
             format!("block {held:?} is lost but has holders")
         })

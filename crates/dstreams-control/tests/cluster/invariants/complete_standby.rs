@@ -13,18 +13,18 @@ impl Invariant for CompleteStandby {
 
     fn command(&self, scene: &Scene, command: &ClusterCommand) -> Verdict {
         let ClusterCommand::Assign {
-            partition, holder, ..
+            partition, primary, ..
         } = command
         else {
             return Ok(());
         };
         let before = scene.ledger.assigned.get(partition);
-        let stays = before.is_some_and(|(before, _)| before == holder);
-        let lost = scene.ledger.to_remake.contains_key(partition);
+        let stays = before.is_some_and(|(before, _)| before == primary);
+        let lost = scene.ledger.recovering.contains_key(partition);
         let states = &scene.truth.states[partition];
-        let complete = scene.workers[holder].states.has(*partition, states);
+        let complete = scene.workers[primary].states.has(*partition, states);
         ensure(stays || lost || complete, || {
-            format!("{holder} becomes primary of {partition} without {states:?}")
+            format!("{primary} becomes primary of {partition} without {states:?}")
         })
     }
 }

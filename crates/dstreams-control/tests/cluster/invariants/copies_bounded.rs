@@ -35,7 +35,7 @@ impl Invariant for CopiesBounded {
     }
 
     fn after(&self, scene: &Scene, _: &ClusterEvent) -> Verdict {
-        let (ledger, max_copies) = (scene.ledger, scene.ledger.config.max_copying);
+        let (ledger, max_copies) = (scene.ledger, scene.ledger.config.max_concurrent_copies);
         ensure(ledger.copying.len() <= max_copies, || {
             format!(
                 "{:?} are copied, at most {max_copies} allowed",

@@ -28,9 +28,9 @@ impl Invariant for Drained {
         ensure(part.is_none(), || {
             format!("{worker} may leave but has a role in {part:?}")
         })?;
-        let only = ledger.held.iter().find(|(_, holders)| {
-            let open = |holder: &_| ledger.open().any(|open| open == *holder);
-            holders.contains(worker) && !holders.iter().any(open)
+        let only = ledger.held.iter().find(|(_, stored_on)| {
+            let open = |at: &_| ledger.open().any(|open| open == *at);
+            stored_on.contains(worker) && !stored_on.iter().any(open)
         });
         // The worker that received a block stores it, even if it has not reported it.
         let only = only.filter(|(id, _)| {

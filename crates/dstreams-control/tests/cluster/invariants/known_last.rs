@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dstreams_control::cluster::{ClusterCommand, Mark};
+use dstreams_control::cluster::{ClusterCommand, ProducerOffset};
 
 use super::{Invariant, Scene, Verdict, ensure};
 
@@ -18,16 +18,17 @@ impl Invariant for KnownLast {
 
     fn command(&self, scene: &Scene, command: &ClusterCommand) -> Verdict {
         let ledger = scene.ledger;
-        let follow = ledger.marks.iter().filter(|(id, _)| ledger.follows(**id));
-        let marks = || follow.clone().flat_map(|(_, marks)| marks);
-        if let ClusterCommand::Receive {
-            input, positions, ..
-        } = command
-        {
+        let follow = ledger.offsets.iter().filter(|(id, _)| ledger.follows(**id));
+        let stored_offsets = || {
+            follow
+                .clone()
+                .flat_map(|(_, stored_offsets)| stored_offsets)
+        };
+        if let ClusterCommand::Receive { input, offsets, .. } = command {
             return sources_resume(
                 scene,
-                marks().filter(|mark| mark.input == *input),
-                positions,
+                stored_offsets().filter(|offset| offset.input == *input),
+                offsets,
             );
         }
         let ClusterCommand::Grant { token, last, .. } = command else {
@@ -36,8 +37,11 @@ impl Invariant for KnownLast {
         let Some((producer, _)) = ledger.claims.get(token) else {
             return Ok(());
         };
-        let of_producer = marks().filter(|mark| mark.producer == *producer);
-        let in_blocks = of_producer.map(|mark| mark.last).max().unwrap_or_default();
+        let of_producer = stored_offsets().filter(|offset| offset.producer == *producer);
+        let in_blocks = of_producer
+            .map(|offset| offset.last)
+            .max()
+            .unwrap_or_default();
         let revoked = ledger.revoked.get(producer).copied().unwrap_or_default();
         ensure(*last == in_blocks.max(revoked), || {
             format!(
@@ -50,16 +54,16 @@ impl Invariant for KnownLast {
 /// Receivers on every worker begin without offsets: clients bring theirs.
 fn sources_resume<'a>(
     scene: &Scene,
-    marks: impl Iterator<Item = &'a Mark>,
-    positions: &[(Arc<str>, u64)],
+    stored_offsets: impl Iterator<Item = &'a ProducerOffset>,
+    offsets: &[(Arc<str>, u64)],
 ) -> Verdict {
     let mut wanted = BTreeMap::<Arc<str>, u64>::new();
-    for mark in marks.filter(|mark| mark.input != scene.truth.clients()) {
-        let last = wanted.entry(Arc::clone(&mark.producer)).or_default();
-        *last = (*last).max(mark.last);
+    for offset in stored_offsets.filter(|offset| offset.input != scene.truth.clients()) {
+        let last = wanted.entry(Arc::clone(&offset.producer)).or_default();
+        *last = (*last).max(offset.last);
     }
     ensure(
-        wanted.clone().into_iter().eq(positions.iter().cloned()),
-        || format!("a source resumes at {positions:?}, but blocks have {wanted:?}"),
+        wanted.clone().into_iter().eq(offsets.iter().cloned()),
+        || format!("a source resumes at {offsets:?}, but blocks have {wanted:?}"),
     )
 }

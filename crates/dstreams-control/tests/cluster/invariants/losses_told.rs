@@ -22,7 +22,7 @@ impl Invariant for LossesTold {
                 let untold = ledger.untold.contains(lost);
                 ensure(untold, || format!("the survivors of {lost} are all known"))
             }
-            ClusterCommand::Gone { receiver, blocks } => {
+            ClusterCommand::ReceiverLost { receiver, blocks } => {
                 let Some((worker, _)) = ledger.receivers.get(receiver) else {
                     return Ok(());
                 };

@@ -42,15 +42,15 @@ fn named(command: &ClusterCommand) -> Vec<WorkerId> {
             vec![*from, *to]
         }
         ClusterCommand::Assign {
-            holder,
+            primary,
             standby,
             next,
             ..
-        } => [Some(*holder), *standby, *next]
+        } => [Some(*primary), *standby, *next]
             .into_iter()
             .flatten()
             .collect(),
-        ClusterCommand::Gone { .. }
+        ClusterCommand::ReceiverLost { .. }
         | ClusterCommand::SurvivorsUnknown { .. }
         | ClusterCommand::BlockLost { .. }
         | ClusterCommand::StateLost { .. } => vec![],

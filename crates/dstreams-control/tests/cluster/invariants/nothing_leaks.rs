@@ -37,7 +37,7 @@ impl Invariant for NothingLeaks {
             ensure(held.is_empty(), || format!("{worker} stores {held:?}"))?;
         }
         let (blocks, producers) = (
-            scene.machine.held_blocks(),
+            scene.machine.stored_blocks(),
             scene.machine.remembered_producers(),
         );
         let sources = scene.truth.inputs_of(InputKind::One).count();

@@ -24,7 +24,7 @@ impl Invariant for NothingWaits {
         ensure(next.is_none(), || {
             format!("{next:?}: the state copy never completes")
         })?;
-        let lost = ledger.to_remake.iter().next();
+        let lost = ledger.recovering.iter().next();
         ensure(lost.is_none(), || format!("{lost:?} is never recovered"))?;
         // The newest batch may be in transit; no changes of earlier ones are retained.
         let there = scene.workers.values().filter(|worker| worker.is_in());

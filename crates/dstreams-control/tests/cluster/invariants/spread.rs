@@ -20,7 +20,7 @@ impl Invariant for Spread {
             ledger
                 .assigned
                 .values()
-                .filter(|(holder, _)| *holder == worker)
+                .filter(|(primary, _)| *primary == worker)
                 .count()
         };
         let counts: Vec<_> = open.iter().map(|&worker| count(worker)).collect();
@@ -31,13 +31,13 @@ impl Invariant for Spread {
             || format!("{open:?} hold {counts:?} partitions"),
         )?;
         for partition in 0..ledger.config.partitions {
-            let Some((holder, standby)) = ledger.assigned.get(&partition).copied() else {
+            let Some((primary, standby)) = ledger.assigned.get(&partition).copied() else {
                 return Err(format!("{partition} has no primary"));
             };
             let states = &scene.truth.states[&partition];
             let has = |worker, states: &[_]| scene.workers[&worker].states.has(partition, states);
-            ensure(open.contains(&holder) && has(holder, states), || {
-                format!("{holder}, primary of {partition}, drains or lacks some of {states:?}")
+            ensure(open.contains(&primary) && has(primary, states), || {
+                format!("{primary}, primary of {partition}, drains or lacks some of {states:?}")
             })?;
             // While the engine runs, the newest change may be in transit to the standby.
             let in_transit = usize::from(calm == Calm::EngineRuns).min(states.len());

@@ -21,7 +21,7 @@ impl Invariant for StateLost {
             return Ok(());
         }
         let assigned = ledger.assigned.get(partition);
-        let lost = assigned.is_some_and(|(holder, _)| !ledger.live.contains(holder));
+        let lost = assigned.is_some_and(|(primary, _)| !ledger.live.contains(primary));
         ensure(lost, || {
             format!("state of {partition} is lost, but {assigned:?} is live")
         })?;
@@ -33,7 +33,7 @@ impl Invariant for StateLost {
     fn after(&self, scene: &Scene, event: &ClusterEvent) -> Verdict {
         if scene.ledger.void {
             let mut all = 0..scene.ledger.config.partitions;
-            let silent = all.find(|partition| !scene.ledger.to_remake.contains_key(partition));
+            let silent = all.find(|partition| !scene.ledger.recovering.contains_key(partition));
             return ensure(silent.is_none(), || {
                 format!("state of {silent:?} is void, but not reported lost")
             });
@@ -42,13 +42,13 @@ impl Invariant for StateLost {
             return Ok(());
         }
         // `complete-standby` checks a standby that takes over without a report. Here: no worker takes over.
-        let reported = &scene.ledger.to_remake;
+        let reported = &scene.ledger.recovering;
         let orphan = scene
             .ledger
             .assigned
             .iter()
-            .find(|&(partition, (holder, _))| {
-                !scene.ledger.live.contains(holder)
+            .find(|&(partition, (primary, _))| {
+                !scene.ledger.live.contains(primary)
                     && scene.ledger.newest(*partition).is_some()
                     && !reported.contains_key(partition)
             });

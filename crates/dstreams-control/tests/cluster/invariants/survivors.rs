@@ -15,7 +15,7 @@ impl Invariant for Survivors {
     }
 
     fn command(&self, scene: &Scene, command: &ClusterCommand) -> Verdict {
-        let ClusterCommand::Gone { receiver, blocks } = command else {
+        let ClusterCommand::ReceiverLost { receiver, blocks } = command else {
             return Ok(());
         };
         let ledger = scene.ledger;

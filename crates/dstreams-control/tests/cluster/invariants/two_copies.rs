@@ -18,7 +18,7 @@ impl Invariant for TwoCopies {
     fn command(&self, scene: &Scene, command: &ClusterCommand) -> Verdict {
         let ClusterCommand::Assign {
             partition,
-            holder,
+            primary,
             standby,
             next,
         } = command
@@ -33,7 +33,7 @@ impl Invariant for TwoCopies {
         for version in versions.into_iter().filter(Option::is_some) {
             let has = |worker: &WorkerId| ledger.has(*partition, *worker, version);
             let before: Vec<_> = ledger.parts_of(*partition).filter(has).collect();
-            let now = [Some(*holder), *standby, *next].into_iter().flatten();
+            let now = [Some(*primary), *standby, *next].into_iter().flatten();
             let now: Vec<_> = now.filter(has).collect();
             ensure(now.len() >= 2 || before.len() < 2, || {
                 format!("{before:?} had partition {partition}, {now:?} after its assignment")
@@ -47,9 +47,9 @@ impl Invariant for TwoCopies {
         if ledger.open().count() < 2 {
             return Ok(());
         }
-        for (&partition, &(holder, standby)) in &ledger.assigned {
+        for (&partition, &(primary, standby)) in &ledger.assigned {
             let then = ledger.newest_then(partition);
-            let parts = [Some(holder), standby].into_iter().flatten();
+            let parts = [Some(primary), standby].into_iter().flatten();
             let had = parts.filter(|&part| {
                 ledger.has_all(partition, part) && !behind.contains(&(partition, part))
             });

@@ -16,17 +16,17 @@ impl Invariant for TwoParts {
         match command {
             ClusterCommand::Assign {
                 partition,
-                holder,
+                primary,
                 standby,
                 next,
             } => {
-                let distinct = Some(*holder) != *standby
-                    && Some(*holder) != *next
+                let distinct = Some(*primary) != *standby
+                    && Some(*primary) != *next
                     && (next.is_none() || standby != next);
                 ensure(distinct, || {
-                    format!("{holder}, {standby:?}, {next:?} have two roles in {partition}")
+                    format!("{primary}, {standby:?}, {next:?} have two roles in {partition}")
                 })?;
-                let now = (*holder, *standby);
+                let now = (*primary, *standby);
                 let said = scene.ledger.assigned.get(partition) == Some(&now)
                     && scene.ledger.next.get(partition) == next.as_ref();
                 ensure(!said || scene.ledger.void, || {
@@ -39,14 +39,16 @@ impl Invariant for TwoParts {
                 to,
                 ..
             } => {
-                let holder = scene
+                let primary = scene
                     .ledger
                     .assigned
                     .get(partition)
-                    .map(|(holder, _)| holder);
+                    .map(|(primary, _)| primary);
                 let next = scene.ledger.next.get(partition);
-                ensure((holder, next) == (Some(from), Some(to)), || {
-                    format!("{partition} is copied from {from} to {to}, not {holder:?} to {next:?}")
+                ensure((primary, next) == (Some(from), Some(to)), || {
+                    format!(
+                        "{partition} is copied from {from} to {to}, not {primary:?} to {next:?}"
+                    )
                 })
             }
             _ => Ok(()),
@@ -62,12 +64,13 @@ impl Invariant for TwoParts {
         }
         for partition in 0..scene.ledger.config.partitions {
             let assigned = scene.ledger.assigned.get(&partition).copied();
-            let assigned = assigned.filter(|(holder, _)| scene.ledger.live.contains(holder));
-            let holder = scene.machine.holder(partition);
+            let assigned = assigned.filter(|(primary, _)| scene.ledger.live.contains(primary));
+            let primary = scene.machine.primary(partition);
             let standby = scene.machine.standby(partition);
-            ensure(holder.map(|holder| (holder, standby)) == assigned, || {
-                format!("{partition} is at {holder:?}, {standby:?}; assigned was {assigned:?}")
-            })?;
+            ensure(
+                primary.map(|primary| (primary, standby)) == assigned,
+                || format!("{partition} is at {primary:?}, {standby:?}; assigned was {assigned:?}"),
+            )?;
             let next = scene.machine.next(partition);
             let mut lost = [standby, next].into_iter().flatten();
             let lost = lost.find(|it| !scene.ledger.live.contains(it));

@@ -4,7 +4,8 @@ use ClusterCommand::{BlockLost, Copy};
 use dstreams_control::cluster::{ClusterCommand, ClusterConfig, ClusterEvent, InputKind};
 
 use super::{
-    W1, W2, W3, cluster, copy, dropped, fenced, forgotten, gone, id, join, joined, lost, stored,
+    W1, W2, W3, cluster, copy, dropped, fenced, forgotten, id, join, joined, lost, receiver_lost,
+    stored,
 };
 
 fn copy_failed(block: (u32, u64), to: super::WorkerId) -> ClusterEvent {
@@ -16,10 +17,10 @@ fn copy_failed(block: (u32, u64), to: super::WorkerId) -> ClusterEvent {
 fn a_block_stored_by_its_peer_needs_no_copy() {
     let mut it = cluster(3, 0);
     assert_eq!(it.step(stored(W2, &[(1, 0)])), []);
-    assert_eq!(it.holders(id((1, 0))), [W1, W2], "its receiver stores it");
+    assert_eq!(it.stored_on(id((1, 0))), [W1, W2], "its receiver stores it");
     assert_eq!(it.step(stored(W1, &[(1, 0)])), []);
     assert_eq!(it.step(stored(W1, &[(99, 0)])), [], "no such receiver");
-    assert_eq!(it.held_blocks(), 1);
+    assert_eq!(it.stored_blocks(), 1);
 }
 
 #[test]
@@ -31,7 +32,7 @@ fn the_number_of_copies_is_restored() {
     assert!(commands.contains(&copy((1, 1), W1, W3)), "{commands:?}");
     assert_eq!(it.step(copy_failed((1, 0), W3)), [copy((1, 0), W1, W3)]);
     assert_eq!(it.step(stored(W3, &[(1, 0), (1, 1)])), []);
-    assert_eq!(it.holders(id((1, 0))), [W1, W3]);
+    assert_eq!(it.stored_on(id((1, 0))), [W1, W3]);
     assert_eq!(it.step(copy_failed((1, 0), W3)), [], "repeated");
 }
 
@@ -49,7 +50,7 @@ fn a_failed_copy_is_retried_elsewhere() {
 #[test]
 fn concurrent_copies_are_bounded() {
     let config = ClusterConfig {
-        max_copying: 2,
+        max_concurrent_copies: 2,
         ..ClusterConfig::new(vec![InputKind::Everywhere], 0)
     };
     let mut it = joined(config, 3);
@@ -86,7 +87,7 @@ fn a_forgotten_block_is_dropped_everywhere_for_good() {
             dropped(W2, &[(1, 0), (1, 1)])
         ]
     );
-    assert_eq!(it.held_blocks(), 0);
+    assert_eq!(it.stored_blocks(), 0);
     assert_eq!(it.step(stored(W1, &[(1, 2)])), [dropped(W1, &[(1, 2)])]);
     assert_eq!(it.step(stored(W3, &[(1, 1)])), [dropped(W3, &[(1, 1)])]);
 }
@@ -97,7 +98,7 @@ fn the_last_copy_is_lost_once() {
     it.step(stored(W2, &[(1, 0)]));
     it.step(lost(W1));
     it.step(fenced(W2, W1, &[]));
-    assert_eq!(it.step(fenced(W3, W1, &[])), [gone(1, &[(1, 0)])]);
+    assert_eq!(it.step(fenced(W3, W1, &[])), [receiver_lost(1, &[(1, 0)])]);
     assert_eq!(it.input_of(id((1, 0)).receiver), Some(0));
     let block = id((1, 0));
     let commands = it.step(lost(W2));

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use ClusterCommand::{Drained, Fence, Peer, Receive, Retire};
 use dstreams_control::ReceiverId;
 use dstreams_control::cluster::{
-    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, StoredBlock, WorkerId,
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, ProducerOffset, StoredBlock,
+    WorkerId,
 };
 
 use super::{
-    W1, W2, W3, cluster, copy, dropped, fenced, forgotten, gone, join, joined, lost, meta, plain,
-    stored,
+    W1, W2, W3, cluster, copy, dropped, fenced, forgotten, join, joined, lost, meta, plain,
+    receiver_lost, stored,
 };
 
-fn mark(input: u32, producer: &str, last: u64) -> Mark {
+fn offset(input: u32, producer: &str, last: u64) -> ProducerOffset {
     let producer = Arc::from(producer);
-    Mark {
+    ProducerOffset {
         input,
         producer,
         last,
@@ -27,23 +28,21 @@ fn receive(worker: WorkerId, input: u32, receiver: u64) -> ClusterCommand {
         worker,
         input,
         receiver: ReceiverId(receiver),
-        positions: Vec::new(),
+        offsets: Vec::new(),
     }
 }
 
 /// For a source that resumes.
 fn resume(
     (worker, input, receiver): (WorkerId, u32, u64),
-    positions: &[(&str, u64)],
+    offsets: &[(&str, u64)],
 ) -> ClusterCommand {
-    let positions = positions.iter();
+    let offsets = offsets.iter();
     Receive {
         worker,
         input,
         receiver: ReceiverId(receiver),
-        positions: positions
-            .map(|(part, at)| (Arc::from(*part), *at))
-            .collect(),
+        offsets: offsets.map(|(part, at)| (Arc::from(*part), *at)).collect(),
     }
 }
 
@@ -74,7 +73,14 @@ fn inputs_are_received_where_their_kind_says() {
         [Fence { at: W2, lost: W1 }, peer(W2, None)]
     );
     let moved = it.step(fenced(W2, W1, &[]));
-    assert_eq!(moved, [gone(3, &[]), gone(4, &[]), receive(W2, 2, 6)]);
+    assert_eq!(
+        moved,
+        [
+            receiver_lost(3, &[]),
+            receiver_lost(4, &[]),
+            receive(W2, 2, 6)
+        ]
+    );
     assert_eq!(it.step(join(W1)), [], "an id is never reused");
     assert_eq!(it.input_of(ReceiverId(4)), None);
 }
@@ -83,11 +89,15 @@ fn inputs_are_received_where_their_kind_says() {
 #[test]
 fn gone_parts_of_a_source_are_left_out() {
     let mut config = ClusterConfig::new(vec![InputKind::One, InputKind::Everywhere], 0);
-    config.known = vec![mark(0, "gone", 70), mark(0, "left", 7), mark(1, "gone", 9)];
+    config.producer_offsets = vec![
+        offset(0, "gone", 70),
+        offset(0, "left", 7),
+        offset(1, "gone", 9),
+    ];
     let mut it = Cluster::new(config);
     for input in [0, 1] {
         let parts = vec![Arc::from("gone"), Arc::from("never")];
-        assert_eq!(it.step(ClusterEvent::PartsGone { input, parts }), []);
+        assert_eq!(it.step(ClusterEvent::PartsRemoved { input, parts }), []);
     }
     let first = resume((W1, 0, 3), &[("left", 7)]);
     assert_eq!(it.step(join(W1)), [receive(W1, 1, 2), first]);
@@ -99,10 +109,10 @@ fn gone_parts_of_a_source_are_left_out() {
 fn a_source_resumes_at_its_safe_offsets() {
     let mut config = ClusterConfig::new(vec![InputKind::One, InputKind::Everywhere], 0);
     config.max_producers = 1;
-    config.known = vec![
-        mark(0, "left", 70),
-        mark(1, "a client", 9),
-        mark(1, "an earlier client", 9),
+    config.producer_offsets = vec![
+        offset(0, "left", 70),
+        offset(1, "a client", 9),
+        offset(1, "an earlier client", 9),
     ];
     let mut it = Cluster::new(config);
     let first = resume((W1, 0, 3), &[("left", 70)]);
@@ -110,7 +120,7 @@ fn a_source_resumes_at_its_safe_offsets() {
     it.step(join(W2));
     let of_source = |seq, part, last| StoredBlock {
         meta: meta((3, seq)),
-        marks: vec![mark(0, part, last)],
+        offsets: vec![offset(0, part, last)],
     };
     it.step(ClusterEvent::Stored {
         worker: W1,
@@ -142,7 +152,14 @@ fn an_ended_source_runs_nowhere_else() {
     assert_eq!(it.step(ClusterEvent::SourceEnded { input: 0 }), []);
     it.step(lost(W1));
     let moved = it.step(fenced(W2, W1, &[]));
-    assert_eq!(moved, [gone(2, &[]), gone(3, &[]), receive(W2, 1, 4)]);
+    assert_eq!(
+        moved,
+        [
+            receiver_lost(2, &[]),
+            receiver_lost(3, &[]),
+            receive(W2, 1, 4)
+        ]
+    );
 }
 
 #[test]
@@ -177,7 +194,7 @@ fn a_block_survives_if_any_worker_stores_it() {
     );
     assert_eq!(it.step(fenced(W2, W1, &[])), [], "repeated");
     let commands = it.step(fenced(W3, W1, &[(1, 1)]));
-    assert_eq!(commands[0], gone(1, &[(1, 0), (1, 1), (1, 2)]));
+    assert_eq!(commands[0], receiver_lost(1, &[(1, 0), (1, 1), (1, 2)]));
     assert_eq!(it.step(fenced(W3, W1, &[])), []);
 }
 
@@ -189,7 +206,10 @@ fn blocks_after_a_gap_do_not_survive() {
     it.step(lost(W1));
     it.step(fenced(W3, W1, &[(1, 4)]));
     let commands = it.step(fenced(W2, W1, &[(1, 0), (1, 2)]));
-    assert!(commands.contains(&gone(1, &[(1, 0)])), "{commands:?}");
+    assert!(
+        commands.contains(&receiver_lost(1, &[(1, 0)])),
+        "{commands:?}"
+    );
     assert!(commands.contains(&dropped(W2, &[(1, 2)])), "{commands:?}");
     assert!(commands.contains(&dropped(W3, &[(1, 4)])), "{commands:?}");
 
@@ -200,7 +220,10 @@ fn blocks_after_a_gap_do_not_survive() {
     it.step(lost(W1));
     it.step(fenced(W3, W1, &[]));
     let commands = it.step(fenced(W2, W1, &[(1, 4), (1, 6)]));
-    assert!(commands.contains(&gone(1, &[(1, 4)])), "{commands:?}");
+    assert!(
+        commands.contains(&receiver_lost(1, &[(1, 4)])),
+        "{commands:?}"
+    );
 }
 
 #[test]
@@ -210,17 +233,17 @@ fn a_worker_lost_before_its_answer_is_not_awaited() {
     it.step(lost(W1));
     it.step(fenced(W2, W1, &[]));
     let commands = it.step(lost(W3));
-    assert!(commands.contains(&gone(1, &[])), "{commands:?}");
+    assert!(commands.contains(&receiver_lost(1, &[])), "{commands:?}");
     assert!(
         commands.contains(&ClusterCommand::BlockLost {
             block: super::id((1, 0))
         }),
         "{commands:?}"
     );
-    assert_eq!(it.step(fenced(W2, W3, &[])), [gone(3, &[])]);
+    assert_eq!(it.step(fenced(W2, W3, &[])), [receiver_lost(3, &[])]);
     assert_eq!(
         it.step(lost(W2)),
-        [gone(2, &[])],
+        [receiver_lost(2, &[])],
         "no worker is left to ask"
     );
 }
@@ -241,7 +264,7 @@ fn a_draining_worker_gives_everything_away_and_may_leave() {
     assert_eq!(it.step(stored), []);
     assert_eq!(it.step(retired(W1, &[])), [Drained { worker: W1 }]);
     assert_eq!(it.step(retired(W1, &[])), []);
-    assert!(it.holder(0).is_some_and(|holder| holder != W1));
+    assert!(it.primary(0).is_some_and(|primary| primary != W1));
     assert!(it.standby(0).is_some_and(|standby| standby != W1));
 }
 

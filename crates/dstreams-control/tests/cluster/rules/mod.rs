@@ -10,7 +10,8 @@ mod state;
 use std::sync::Arc;
 
 use dstreams_control::cluster::{
-    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, StoredBlock, WorkerId,
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, ProducerOffset, StoredBlock,
+    WorkerId,
 };
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
@@ -58,7 +59,7 @@ fn meta(block: (u32, u64)) -> BlockMeta {
 fn plain(blocks: &[(u32, u64)]) -> Vec<StoredBlock> {
     let stored = |&block| StoredBlock {
         meta: meta(block),
-        marks: Vec::new(),
+        offsets: Vec::new(),
     };
     blocks.iter().map(stored).collect()
 }
@@ -70,14 +71,14 @@ fn stored(worker: WorkerId, blocks: &[(u32, u64)]) -> ClusterEvent {
 
 /// A block with records of the producer `p` up to `last`.
 fn marked(block: (u32, u64), last: u64) -> StoredBlock {
-    let mark = Mark {
+    let offset = ProducerOffset {
         input: 0,
         producer: Arc::from("p"),
         last,
     };
     StoredBlock {
         meta: meta(block),
-        marks: vec![mark],
+        offsets: vec![offset],
     }
 }
 
@@ -99,8 +100,8 @@ fn copy(block: (u32, u64), from: WorkerId, to: WorkerId) -> ClusterCommand {
     ClusterCommand::Copy { block, from, to }
 }
 
-fn gone(receiver: u64, blocks: &[(u32, u64)]) -> ClusterCommand {
-    ClusterCommand::Gone {
+fn receiver_lost(receiver: u64, blocks: &[(u32, u64)]) -> ClusterCommand {
+    ClusterCommand::ReceiverLost {
         receiver: ReceiverId(receiver),
         blocks: blocks.iter().copied().map(meta).collect(),
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ClusterCommand::{Grant, Refuse, Revoke};
 use dstreams_control::cluster::{
-    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, Mark, WorkerId,
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, ProducerOffset, WorkerId,
 };
 
 use super::{W1, W2, W3, cluster, fenced, forgotten, joined, lost, marked};
@@ -171,7 +171,7 @@ fn producers_without_an_owner_are_forgotten_beyond_a_bound() {
 #[test]
 fn offsets_of_an_earlier_master_are_safe() {
     let mut config = ClusterConfig::new(vec![InputKind::Everywhere], 0);
-    config.known = vec![Mark {
+    config.producer_offsets = vec![ProducerOffset {
         input: 0,
         producer: Arc::from("p"),
         last: 70,

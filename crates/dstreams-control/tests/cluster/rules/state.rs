@@ -8,12 +8,12 @@ use super::{W1, W2, W3, cluster, committed, installed, join, joined, lost};
 
 fn assign(
     partition: u32,
-    holder: WorkerId,
+    primary: WorkerId,
     standby: impl Into<Option<WorkerId>>,
 ) -> ClusterCommand {
     Assign {
         partition,
-        holder,
+        primary,
         standby: standby.into(),
         next: None,
     }
@@ -22,13 +22,13 @@ fn assign(
 /// With a worker that receives the state to become the standby.
 fn assign_next(
     partition: u32,
-    holder: WorkerId,
+    primary: WorkerId,
     standby: impl Into<Option<WorkerId>>,
     next: WorkerId,
 ) -> ClusterCommand {
     Assign {
         partition,
-        holder,
+        primary,
         standby: standby.into(),
         next: Some(next),
     }
@@ -66,7 +66,7 @@ fn step(cluster: &mut Cluster, event: ClusterEvent) -> Vec<ClusterCommand> {
 /// Primaries and standbys install the batch, and it is committed.
 fn batch(cluster: &mut Cluster, partitions: u32, version: u64) {
     for partition in 0..partitions {
-        for worker in [cluster.holder(partition), cluster.standby(partition)] {
+        for worker in [cluster.primary(partition), cluster.standby(partition)] {
             worker.map(|worker| cluster.step(installed(worker, partition, version, 0)));
         }
     }
@@ -78,25 +78,25 @@ fn batch(cluster: &mut Cluster, partitions: u32, version: u64) {
 fn a_void_state_is_recovered_by_its_primary() {
     let mut it = cluster(2, 2);
     batch(&mut it, 2, 100);
-    let [holder, standby] = [it.holder(0).unwrap(), it.standby(0).unwrap()];
-    it.step(installed(holder, 0, 200, 0));
+    let [primary, standby] = [it.primary(0).unwrap(), it.standby(0).unwrap()];
+    it.step(installed(primary, 0, 200, 0));
     it.step(installed(standby, 0, 200, 0));
-    let commands = step(&mut it, ClusterEvent::StateVoid);
+    let commands = step(&mut it, ClusterEvent::StateInvalidated);
     assert_eq!(commands[..2], [state_lost(0, 1), state_lost(1, 2)]);
-    assert!(commands.contains(&assign(0, holder, None)), "{commands:?}");
+    assert!(commands.contains(&assign(0, primary, None)), "{commands:?}");
     assert_eq!(it.version(0), None);
-    assert_eq!(step(&mut it, installed(holder, 0, 200, 0)), []);
+    assert_eq!(step(&mut it, installed(primary, 0, 200, 0)), []);
     assert_eq!(it.version(0), None);
-    assert_eq!(step(&mut it, installed(holder, 0, 0, 1)), []);
+    assert_eq!(step(&mut it, installed(primary, 0, 0, 1)), []);
     assert_eq!(
-        step(&mut it, installed(holder, 0, 100, 1)),
+        step(&mut it, installed(primary, 0, 100, 1)),
         [
-            assign_next(0, holder, None, standby),
-            copy_state(0, holder, standby, 3),
+            assign_next(0, primary, None, standby),
+            copy_state(0, primary, standby, 3),
         ]
     );
     // Lost during recovery: the other worker recovers it.
-    let other = it.holder(1).unwrap();
+    let other = it.primary(1).unwrap();
     let commands = step(&mut it, lost(other));
     assert!(commands.contains(&state_lost(1, 4)), "{commands:?}");
 }
@@ -121,25 +121,25 @@ fn one_loss_during_a_move_loses_no_state() {
 #[test]
 fn a_standby_leaves_once_the_next_is_complete() {
     let mut it = cluster(2, 1);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
     step(&mut it, join(W3));
     let drain = ClusterEvent::Drain { worker: standby };
     assert_eq!(
         step(&mut it, drain),
         [
-            assign_next(0, holder, standby, W3),
-            copy_state(0, holder, W3, 1)
+            assign_next(0, primary, standby, W3),
+            copy_state(0, primary, W3, 1)
         ]
     );
     // Its copy is older than the newest batch.
-    it.step(installed(holder, 0, 200, 0));
+    it.step(installed(primary, 0, 200, 0));
     it.step(committed(200));
     assert_eq!(it.step(installed(W3, 0, 100, 1)), []);
     let retire = ClusterCommand::Retire { worker: standby };
     assert_eq!(
         it.step(installed(W3, 0, 200, 1)),
-        [assign(0, holder, W3), retire]
+        [assign(0, primary, W3), retire]
     );
 }
 
@@ -147,42 +147,42 @@ fn a_standby_leaves_once_the_next_is_complete() {
 #[test]
 fn a_standby_stays_while_it_is_ahead_of_the_next() {
     let mut it = cluster(2, 1);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
     step(&mut it, join(W3));
     step(&mut it, ClusterEvent::Drain { worker: standby });
-    step(&mut it, installed(holder, 0, 200, 0));
+    step(&mut it, installed(primary, 0, 200, 0));
     step(&mut it, installed(standby, 0, 200, 0));
     assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), []);
     step(&mut it, committed(200));
-    let commands = step(&mut it, lost(holder));
+    let commands = step(&mut it, lost(primary));
     let gone = commands.iter().find(|it| matches!(it, StateLost { .. }));
-    assert_eq!((gone, it.holder(0)), (None, Some(standby)));
+    assert_eq!((gone, it.primary(0)), (None, Some(standby)));
 }
 
 /// Two workers have the only partition as of 200, which is not committed; a third has received it as of 100, to
 /// become the standby. Returns the cluster with the primary and the standby.
 fn next_that_waits() -> (Cluster, WorkerId, WorkerId) {
     let mut it = cluster(2, 1);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
     step(&mut it, join(W3));
     step(&mut it, ClusterEvent::Drain { worker: standby });
-    step(&mut it, installed(holder, 0, 200, 0));
+    step(&mut it, installed(primary, 0, 200, 0));
     step(&mut it, installed(standby, 0, 200, 0));
     assert_eq!(step(&mut it, installed(W3, 0, 100, 1)), []);
     assert_eq!(it.next(0), Some(W3));
-    (it, holder, standby)
+    (it, primary, standby)
 }
 
 /// It has everything committed: a loss makes it the standby, and another loss then loses no state.
 #[test]
 fn a_waiting_next_becomes_the_standby_after_a_loss() {
     for holder_first in [false, true] {
-        let (mut it, holder, standby) = next_that_waits();
+        let (mut it, primary, standby) = next_that_waits();
         let both = match holder_first {
-            true => [holder, standby],
-            false => [standby, holder],
+            true => [primary, standby],
+            false => [standby, primary],
         };
         let commands = step(&mut it, lost(both[0]));
         let has = |worker| it.has_all(0, worker);
@@ -190,7 +190,7 @@ fn a_waiting_next_becomes_the_standby_after_a_loss() {
         assert_eq!(it.next(0), None);
         let commands = step(&mut it, lost(both[1]));
         let gone = commands.iter().find(|it| matches!(it, StateLost { .. }));
-        assert_eq!((gone, it.holder(0)), (None, Some(W3)));
+        assert_eq!((gone, it.primary(0)), (None, Some(W3)));
     }
 }
 
@@ -198,15 +198,15 @@ fn a_waiting_next_becomes_the_standby_after_a_loss() {
 #[test]
 fn has_all_needs_a_role_and_all_committed_state() {
     let mut it = cluster(2, 1);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     assert!(
-        it.has_all(0, holder) && it.has_all(0, standby),
+        it.has_all(0, primary) && it.has_all(0, standby),
         "nothing is committed"
     );
-    step(&mut it, installed(holder, 0, 100, 0));
+    step(&mut it, installed(primary, 0, 100, 0));
     assert!(it.has_all(0, standby), "not committed yet");
     step(&mut it, committed(100));
-    assert!(it.has_all(0, holder) && !it.has_all(0, standby));
+    assert!(it.has_all(0, primary) && !it.has_all(0, standby));
     step(&mut it, installed(standby, 0, 100, 0));
     assert!(it.has_all(0, standby));
 
@@ -214,18 +214,18 @@ fn has_all_needs_a_role_and_all_committed_state() {
     assert!(!it.has_all(0, W3), "no role");
     step(&mut it, ClusterEvent::Drain { worker: standby });
     assert!(it.next(0) == Some(W3) && !it.has_all(0, W3), "no copy yet");
-    step(&mut it, ClusterEvent::StateVoid);
-    assert!(!it.has_all(0, holder), "being recovered");
+    step(&mut it, ClusterEvent::StateInvalidated);
+    assert!(!it.has_all(0, primary), "being recovered");
 }
 
 /// A batch is committed when the primary has it: no worker without it becomes primary.
 #[test]
 fn a_standby_swaps_once_it_has_all_of_the_primary() {
     let mut it = cluster(2, 1);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
-    it.step(installed(holder, 0, 200, 0));
-    let drain = ClusterEvent::Drain { worker: holder };
+    it.step(installed(primary, 0, 200, 0));
+    let drain = ClusterEvent::Drain { worker: primary };
     assert_eq!(step(&mut it, drain), []);
     assert_eq!(
         step(&mut it, installed(standby, 0, 200, 0)),
@@ -274,7 +274,7 @@ fn a_newcomer_becomes_primary_after_its_copy() {
 #[test]
 fn state_copies_are_bounded() {
     let config = ClusterConfig {
-        max_copying: 1,
+        max_concurrent_copies: 1,
         ..ClusterConfig::new(vec![], 2)
     };
     let mut it = joined(config, 1);
@@ -296,14 +296,14 @@ fn state_copies_are_bounded() {
 #[test]
 fn a_complete_standby_takes_over() {
     let mut it = cluster(3, 1);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
     let third = [W1, W2, W3]
         .into_iter()
-        .find(|&worker| worker != holder && worker != standby)
+        .find(|&worker| worker != primary && worker != standby)
         .unwrap();
     assert_eq!(
-        step(&mut it, lost(holder)),
+        step(&mut it, lost(primary)),
         [
             assign_next(0, standby, None, third),
             copy_state(0, standby, third, 1)
@@ -318,12 +318,12 @@ fn a_complete_standby_takes_over() {
 #[test]
 fn a_lagging_standby_does_not_take_over() {
     let mut it = cluster(2, 1);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
-    it.step(installed(holder, 0, 200, 0));
+    it.step(installed(primary, 0, 200, 0));
     it.step(committed(200));
     assert_eq!(
-        step(&mut it, lost(holder)),
+        step(&mut it, lost(primary)),
         [state_lost(0, 1), assign(0, standby, None)]
     );
 }
@@ -331,10 +331,10 @@ fn a_lagging_standby_does_not_take_over() {
 #[test]
 fn an_uncommitted_version_does_not_count() {
     let mut it = cluster(2, 1);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
-    it.step(installed(holder, 0, 200, 0));
-    assert_eq!(step(&mut it, lost(holder)), [assign(0, standby, None)]);
+    it.step(installed(primary, 0, 200, 0));
+    assert_eq!(step(&mut it, lost(primary)), [assign(0, standby, None)]);
 }
 
 #[test]
@@ -344,22 +344,22 @@ fn a_standby_that_missed_batches_gets_the_state_again() {
         ..ClusterConfig::new(vec![], 1)
     };
     let mut it = joined(config, 2);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
     for version in [200, 300] {
-        it.step(installed(holder, 0, version, 0));
+        it.step(installed(primary, 0, version, 0));
         assert_eq!(step(&mut it, committed(version)), []);
     }
     assert_eq!(
         step(&mut it, committed(400)),
         [
-            assign_next(0, holder, None, standby),
-            copy_state(0, holder, standby, 1)
+            assign_next(0, primary, None, standby),
+            copy_state(0, primary, standby, 1)
         ]
     );
     assert_eq!(step(&mut it, installed(standby, 0, 300, 0)), [], "stale");
     it.step(installed(standby, 0, 300, 1));
-    assert_eq!(step(&mut it, lost(holder)), [assign(0, standby, None)]);
+    assert_eq!(step(&mut it, lost(primary)), [assign(0, standby, None)]);
 }
 
 /// It would stay the next standby for good, and the worker that it replaces could never leave.
@@ -370,22 +370,22 @@ fn a_next_standby_that_misses_a_batch_gets_the_state_again_while_the_standby_fol
         ..ClusterConfig::new(vec![], 1)
     };
     let mut it = joined(config, 2);
-    let (holder, standby) = (it.holder(0).unwrap(), it.standby(0).unwrap());
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
     batch(&mut it, 1, 100);
     step(&mut it, join(W3));
     step(&mut it, ClusterEvent::Drain { worker: standby });
     let mut again = Vec::new();
     for version in [200, 300] {
         assert_eq!((again, it.next(0)), (Vec::new(), Some(W3)), "{version}");
-        it.step(installed(holder, 0, version, 0));
+        it.step(installed(primary, 0, version, 0));
         it.step(installed(standby, 0, version, 0));
         it.step(installed(W3, 0, 100, 1));
         again = step(&mut it, committed(version));
     }
-    assert_eq!(again, [copy_state(0, holder, W3, 2)]);
+    assert_eq!(again, [copy_state(0, primary, W3, 2)]);
     assert_eq!(
         step(&mut it, installed(W3, 0, 300, 2)),
-        [assign(0, holder, W3)]
+        [assign(0, primary, W3)]
     );
 }
 
@@ -415,7 +415,7 @@ fn a_state_that_no_worker_has_is_recovered() {
     let mut it = cluster(1, 1);
     batch(&mut it, 1, 100);
     assert_eq!(step(&mut it, lost(W1)), [state_lost(0, 1)]);
-    assert_eq!(it.holder(0), None);
+    assert_eq!(it.primary(0), None);
     assert_eq!(step(&mut it, join(W2)), [assign(0, W2, None)]);
     assert_eq!(step(&mut it, join(W3)), [], "there is nothing to copy yet");
     assert_eq!(
@@ -454,7 +454,7 @@ fn newcomers_take_their_share() {
                 .filter(|&partition| of(partition) == Some(worker))
                 .count()
         };
-        assert_eq!(count(&|partition| it.holder(partition)), 3);
+        assert_eq!(count(&|partition| it.primary(partition)), 3);
         assert_eq!(count(&|partition| it.standby(partition)), 3);
     }
 }

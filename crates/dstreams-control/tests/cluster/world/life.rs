@@ -79,7 +79,7 @@ impl World<'_> {
             self.pass(1)?;
         }
         self.judge_calm(Calm::EngineStands)?;
-        if self.machine.state().held_blocks() > 0 {
+        if self.machine.state().stored_blocks() > 0 {
             self.tally.add("blocks stored when calm");
         }
         self.master.engine_stands = false;

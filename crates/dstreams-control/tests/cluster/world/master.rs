@@ -51,7 +51,7 @@ pub(super) struct Master {
     /// The workers with a role in each partition, the primary first.
     assigned: BTreeMap<u32, Vec<WorkerId>>,
     /// Partitions whose state the next primary recovers.
-    to_remake: BTreeMap<u32, u64>,
+    recovering: BTreeMap<u32, u64>,
     /// The number that the state of a partition at a worker began with, as last reported.
     began: BTreeMap<(u32, WorkerId), u64>,
     /// Workers that could not get a batch's changes, and have lacked them since.
@@ -112,7 +112,7 @@ impl World<'_> {
                     self.master.behind.remove(&part);
                 }
             }
-            ClusterEvent::StateVoid => {
+            ClusterEvent::StateInvalidated => {
                 self.master.began.clear();
                 self.master.behind.clear();
             }
@@ -146,7 +146,7 @@ impl World<'_> {
             self.has_installed(partition, worker);
         }
         if let Some(batch) = committed {
-            let but = self.machine.needs();
+            let but = self.machine.missing_changes();
             let there: Vec<_> = self.judge.ledger.live.iter().copied().collect();
             for worker in there {
                 let but = but.clone();
@@ -181,10 +181,10 @@ impl World<'_> {
                 worker,
                 input,
                 receiver,
-                positions,
+                offsets,
             } => {
                 self.todo.push_back(Do::Control(Event::Joined { receiver }));
-                let position = positions.first().map_or(0, |(_, last)| *last);
+                let position = offsets.first().map_or(0, |(_, last)| *last);
                 if position > 0 {
                     self.tally.add("source resumed elsewhere");
                     let lost = &self.judge.ledger.lost_blocks;
@@ -200,7 +200,7 @@ impl World<'_> {
             }
             ClusterCommand::Peer { worker, to } => self.order(worker, Letter::Peer(to)),
             ClusterCommand::Fence { at, lost } => self.order(at, Letter::Fence(lost)),
-            ClusterCommand::Gone { receiver, blocks } => {
+            ClusterCommand::ReceiverLost { receiver, blocks } => {
                 let before = self.truth.safe.len();
                 self.truth.is_gone(receiver, &blocks);
                 if self.truth.safe.len() > before {
@@ -259,12 +259,12 @@ impl World<'_> {
             }
             ClusterCommand::Assign {
                 partition,
-                holder,
+                primary,
                 standby,
                 next,
             } => {
-                let parts = [Some(holder), standby, next].into_iter().flatten();
-                self.assign(partition, holder, parts.collect());
+                let parts = [Some(primary), standby, next].into_iter().flatten();
+                self.assign(partition, primary, parts.collect());
             }
             ClusterCommand::CopyState {
                 partition,
@@ -281,7 +281,7 @@ impl World<'_> {
             }
             ClusterCommand::StateLost { partition, copy } => {
                 self.tally.add("state lost");
-                self.master.to_remake.insert(partition, copy);
+                self.master.recovering.insert(partition, copy);
             }
             ClusterCommand::Retire { worker } => self.order(worker, Letter::Retire),
             ClusterCommand::Drained { worker } => {
@@ -292,27 +292,27 @@ impl World<'_> {
         }
     }
 
-    fn assign(&mut self, partition: u32, holder: WorkerId, parts: Vec<WorkerId>) {
+    fn assign(&mut self, partition: u32, primary: WorkerId, parts: Vec<WorkerId>) {
         let before = self.master.assigned.insert(partition, parts.clone());
         for worker in before.into_iter().flatten() {
             if !parts.contains(&worker) {
                 self.order(worker, Letter::Release { partition });
             }
         }
-        let remade = self.master.to_remake.remove(&partition);
+        let remade = self.master.recovering.remove(&partition);
         if let Some(copy) = remade {
             let remade = Letter::Remade {
                 partition,
                 copy,
                 versions: self.truth.states[&partition].clone(),
             };
-            self.order(holder, remade);
+            self.order(primary, remade);
         }
         // A prepared task is not run again, except where only lost workers had its changes: really, by another
         // process.
         let again = |job: &Job| {
-            let ran_there = job.run_by.get(&partition) == Some(&holder);
-            let alone = !job.waited.contains(&(partition, holder));
+            let ran_there = job.run_by.get(&partition) == Some(&primary);
+            let alone = !job.waited.contains(&(partition, primary));
             job.ran && job.changes.contains(&partition) && !ran_there && (!job.finished || alone)
         };
         let job = self.master.job.as_ref();
@@ -324,7 +324,7 @@ impl World<'_> {
     /// Orders the primary of a partition to run the task of the batch.
     fn run(&mut self, partition: u32) {
         let parts = self.master.assigned.get(&partition);
-        let Some((job, &holder)) = self
+        let Some((job, &primary)) = self
             .master
             .job
             .as_mut()
@@ -335,13 +335,13 @@ impl World<'_> {
         if !job.changes.contains(&partition) {
             return;
         }
-        job.run_by.insert(partition, holder);
+        job.run_by.insert(partition, primary);
         let change = Change {
             before: self.truth.states[&partition].last().copied(),
             version: job.batch,
             bad: job.bad,
         };
-        self.order(holder, Letter::Run { partition, change });
+        self.order(primary, Letter::Run { partition, change });
     }
 
     /// Once the task has run, tells all others with a role in the partition to fetch its changes.
@@ -353,7 +353,7 @@ impl World<'_> {
         let version = job.batch;
         let ran = job.run_by.get(&partition) == Some(&worker)
             && self.workers[&worker].states.keeps(partition, version)
-            && machine.holder(partition) == Some(worker)
+            && machine.primary(partition) == Some(worker)
             && machine.version(partition) >= Some(version);
         if !ran || job.finished || !job.told.insert((partition, worker)) {
             return;
@@ -475,10 +475,11 @@ impl World<'_> {
                     .push_back(Do::Cluster(ClusterEvent::Forgotten { blocks }));
             }
             Command::Stopped { .. } => self.master.stopped = true,
-            Command::CloseReceivers | Command::Hurry { .. } | Command::Completed(_) => {}
+            Command::CloseReceivers | Command::StopWaiting { .. } | Command::Completed(_) => {}
             Command::SetAside { batch, .. } => {
                 self.master.set_aside.insert(batch);
-                self.todo.push_back(Do::Cluster(ClusterEvent::StateVoid));
+                self.todo
+                    .push_back(Do::Cluster(ClusterEvent::StateInvalidated));
                 self.todo.push_back(Do::Control(Event::SetAside { batch }));
             }
             Command::Abort { .. } | Command::Fail { .. } | Command::AskDue { .. } => {
@@ -647,6 +648,6 @@ impl World<'_> {
         self.truth.blocks[&block].origin.is_none()
             || self.judge.ledger.lost_blocks.contains(&block)
             || self.truth.excused.contains(&block)
-            || self.machine.state().holders(block).iter().any(holds)
+            || self.machine.state().stored_on(block).iter().any(holds)
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use dstreams_control::cluster::{InputKind, Mark, StoredBlock, WorkerId};
+use dstreams_control::cluster::{InputKind, ProducerOffset, StoredBlock, WorkerId};
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 use super::Worker;
@@ -41,14 +41,14 @@ impl Block {
             let most: &mut u64 = last.entry(producer).or_default();
             *most = number.max(*most);
         }
-        let mark = |(producer, last)| Mark {
+        let offset = |(producer, last)| ProducerOffset {
             input: self.input,
             producer: name(producer),
             last,
         };
         StoredBlock {
             meta: self.meta,
-            marks: last.into_iter().map(mark).collect(),
+            offsets: last.into_iter().map(offset).collect(),
         }
     }
 }
@@ -134,7 +134,7 @@ impl Truth {
     /// A worker that stored these blocks is dead or given up.
     pub fn out(&mut self, workers: &BTreeMap<WorkerId, Worker>, held: &[BlockId]) {
         for &block in held {
-            if self.blocks[&block].origin.is_some() && holders(workers, block) == 0 {
+            if self.blocks[&block].origin.is_some() && stored_on(workers, block) == 0 {
                 self.excused.insert(block);
             }
         }
@@ -143,7 +143,7 @@ impl Truth {
 
 /// The number of workers that certainly store a block: they live, are not given up, and a copy made to restore the
 /// number counts only if the master knows of it.
-pub fn holders(workers: &BTreeMap<WorkerId, Worker>, block: BlockId) -> usize {
+pub fn stored_on(workers: &BTreeMap<WorkerId, Worker>, block: BlockId) -> usize {
     let holds = |worker: &&Worker| {
         worker.is_in() && worker.store.get(&block).is_some_and(|held| held.counts)
     };

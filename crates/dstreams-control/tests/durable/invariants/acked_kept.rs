@@ -21,7 +21,7 @@ impl Invariant for AckedKept {
         let records: BTreeSet<_> = blocks.flat_map(|block| block.records.iter()).collect();
         for (producer, &told) in ledger.told.iter().enumerate() {
             let known = restart
-                .marks
+                .offsets
                 .iter()
                 .find(|((_, name), _)| *name == producer.to_string());
             let known = known.map_or(0, |(_, last)| *last);

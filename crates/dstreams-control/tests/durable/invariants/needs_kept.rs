@@ -24,7 +24,7 @@ impl Invariant for NeedsKept {
         let needed = |restart: &Result<Restart, ReplayError>| {
             let restart = restart.as_ref().map_err(ToString::to_string)?;
             let batches = (restart.controller.clone(), restart.committed.clone());
-            Ok::<_, String>((batches, restart.marks.clone(), restart.incarnation))
+            Ok::<_, String>((batches, restart.offsets.clone(), restart.incarnation))
         };
         let (all, kept) = (needed(&all), needed(&kept));
         ensure(all == kept, || {

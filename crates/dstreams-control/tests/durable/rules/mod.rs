@@ -1,9 +1,9 @@
 //! The rules one by one, as written-out journals.
 
-mod needs;
 mod replay;
+mod retention;
 
-use dstreams_control::durable::{Covered, Entry, Point, Replay, Restart};
+use dstreams_control::durable::{CheckpointMeta, CheckpointedBlocks, Entry, Replay, Restart};
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 const B1: BatchTime = BatchTime(100);
@@ -30,7 +30,7 @@ fn block(receiver: u64, seq: u64, last: u64) -> Entry {
     Entry::Block {
         input: 4,
         meta: meta(receiver, seq),
-        marks: vec![("p".into(), last)],
+        offsets: vec![("p".into(), last)],
     }
 }
 
@@ -54,25 +54,25 @@ fn committed(batch: BatchTime) -> Entry {
     Entry::Committed { batch }
 }
 
-fn gone(receiver: u64, blocks: &[BlockId]) -> Entry {
-    Entry::Gone {
+fn receiver_lost(receiver: u64, blocks: &[BlockId]) -> Entry {
+    Entry::ReceiverLost {
         receiver: ReceiverId(receiver),
         blocks: blocks.to_vec(),
     }
 }
 
 /// A checkpoint by process 5, with records of producer `p` up to 7.
-fn point(batch: BatchTime, covered: Covered) -> Option<Point> {
-    Some(Point {
+fn point(batch: BatchTime, checkpointed_blocks: CheckpointedBlocks) -> Option<CheckpointMeta> {
+    Some(CheckpointMeta {
         batch,
         incarnation: 5,
-        marks: [((4, "p".to_owned()), 7)].into(),
-        covered,
+        offsets: [((4, "p".to_owned()), 7)].into(),
+        checkpointed_blocks,
     })
 }
 
 /// The decision, with the entries taken in any order and repeatedly.
-fn decided(point: Option<Point>, entries: &[Entry]) -> Restart {
+fn decided(point: Option<CheckpointMeta>, entries: &[Entry]) -> Restart {
     let of = |entries: &mut dyn Iterator<Item = &Entry>| {
         let mut replay = Replay::new(point.clone());
         entries.for_each(|entry| replay.take(entry.clone()));

@@ -1,11 +1,13 @@
 //! Decisions of a restart.
 
-use dstreams_control::durable::{Covered, Entry, Needs, Replay, ReplayError};
+use dstreams_control::durable::{CheckpointedBlocks, Entry, JournalRetention, Replay, ReplayError};
 use dstreams_control::{BatchTime, ReceiverId, Restored};
 
-use super::{B1, B2, B3, block, committed, cut, cut_after, decided, gone, id, meta, point};
+use super::{
+    B1, B2, B3, block, committed, cut, cut_after, decided, id, meta, point, receiver_lost,
+};
 
-fn mark(last: u64) -> std::collections::BTreeMap<(u32, String), u64> {
+fn offsets(last: u64) -> std::collections::BTreeMap<(u32, String), u64> {
     [((4, "p".to_owned()), last)].into()
 }
 
@@ -14,7 +16,7 @@ fn an_empty_directory_is_a_first_process() {
     let restart = decided(None, &[]);
     assert_eq!(restart.incarnation, 0);
     assert_eq!(restart.controller, Restored::default());
-    assert!(restart.marks.is_empty() && restart.blocks.is_empty());
+    assert!(restart.offsets.is_empty() && restart.blocks.is_empty());
 }
 
 #[test]
@@ -35,7 +37,7 @@ fn without_a_checkpoint_all_batches_are_replayed() {
         ..Restored::default()
     };
     assert_eq!(restart.controller, controller);
-    assert_eq!(restart.marks, mark(9));
+    assert_eq!(restart.offsets, offsets(9));
     assert!(restart.checkpoint_offsets.is_empty());
     assert_eq!(
         restart.blocks,
@@ -61,7 +63,7 @@ fn a_batch_stays_set_aside_and_its_offsets_count() {
     assert_eq!(restart.controller.pending, [(B2, vec![meta(0, 1)])]);
     assert_eq!(restart.controller.set_aside, [B1, B2].into());
     assert_eq!(restart.controller.committing, [B2].into());
-    assert_eq!(restart.marks, mark(8));
+    assert_eq!(restart.offsets, offsets(8));
 }
 
 #[test]
@@ -73,7 +75,7 @@ fn blocks_in_the_checkpoint_are_not_needed() {
         cut(B3, &[id(0, 2)]),
     ];
     let ends = [committed(B1), Entry::Opened { incarnation: 2 }];
-    let point = point(B2, Covered::default());
+    let point = point(B2, CheckpointedBlocks::default());
     let restart = decided(point, &[&blocks[..], &cuts, &ends].concat());
     assert_eq!(
         restart.incarnation, 6,
@@ -83,27 +85,33 @@ fn blocks_in_the_checkpoint_are_not_needed() {
     assert_eq!(restart.controller.last_committed, Some(B2));
     assert_eq!(restart.controller.pending, [(B3, vec![meta(0, 2)])]);
     assert_eq!(
-        (restart.marks, restart.checkpoint_offsets),
-        (mark(8), mark(7))
+        (restart.offsets, restart.checkpoint_offsets),
+        (offsets(8), offsets(7))
     );
     assert_eq!(restart.blocks, [(id(0, 2), 4)].into());
 }
 
 #[test]
 fn a_restart_resumes_from_a_checkpoint_alone() {
-    let restart = decided(point(B2, Covered::default()), &[]);
+    let restart = decided(point(B2, CheckpointedBlocks::default()), &[]);
     assert_eq!(restart.controller.last_cut, Some(B2));
     assert_eq!(restart.controller.last_committed, Some(B2));
-    assert_eq!(restart.marks, mark(7));
+    assert_eq!(restart.offsets, offsets(7));
 }
 
 #[test]
 fn survivors_of_a_gone_receiver_count() {
     let blocks = [block(1, 0, 3), block(1, 1, 5), block(2, 0, 4)];
-    let restart = decided(None, &[&blocks[..], &[gone(1, &[id(1, 0)])]].concat());
+    let restart = decided(
+        None,
+        &[&blocks[..], &[receiver_lost(1, &[id(1, 0)])]].concat(),
+    );
     assert_eq!(restart.controller.uncut, [meta(1, 0), meta(2, 0)]);
-    assert_eq!(restart.marks, mark(4), "not of what does not count");
-    assert_eq!(restart.gone, [(ReceiverId(1), vec![id(1, 0)])].into());
+    assert_eq!(restart.offsets, offsets(4), "not of what does not count");
+    assert_eq!(
+        restart.lost_receivers,
+        [(ReceiverId(1), vec![id(1, 0)])].into()
+    );
     assert_eq!(restart.ended, [(ReceiverId(2), vec![id(2, 0)])].into());
 }
 
@@ -114,20 +122,20 @@ fn a_cut_block_counts_even_if_its_receiver_is_gone() {
         block(1, 0, 3),
         cut(B1, &[id(1, 0)]),
         committed(B1),
-        gone(1, &[]),
+        receiver_lost(1, &[]),
     ];
     let restart = decided(None, &entries);
     assert_eq!(restart.committed, [(B1, vec![meta(1, 0)])]);
-    assert_eq!(restart.marks, mark(3));
+    assert_eq!(restart.offsets, offsets(3));
 }
 
 /// The block is still in a worker's journal; the master's journal has released its cut.
 #[test]
 fn a_checkpoint_knows_its_blocks_without_their_cuts() {
-    let mut master = Needs::default();
+    let mut master = JournalRetention::default();
     master.cut(B1, vec![id(1, 0), id(2, 0)], 1);
-    master.gone(ReceiverId(2), &[id(2, 0)], 2);
-    let point = point(B1, master.covered(B1));
+    master.receiver_lost(ReceiverId(2), &[id(2, 0)], 2);
+    let point = point(B1, master.checkpointed(B1));
     let blocks = [
         block(1, 0, 6),
         block(1, 1, 8),
@@ -136,9 +144,9 @@ fn a_checkpoint_knows_its_blocks_without_their_cuts() {
     ];
     let restart = decided(point, &blocks);
     assert_eq!(restart.controller.uncut, [meta(1, 1)]);
-    assert_eq!(restart.marks, mark(8));
+    assert_eq!(restart.offsets, offsets(8));
     assert_eq!(restart.ended, [(ReceiverId(1), vec![id(1, 1)])].into());
-    assert!(restart.gone.is_empty());
+    assert!(restart.lost_receivers.is_empty());
 }
 
 #[test]
@@ -168,7 +176,10 @@ fn two_different_cuts_of_a_batch_are_an_error() {
 fn the_largest_numbers_do_not_overflow() {
     let most = u64::MAX;
     let opened = Entry::Opened { incarnation: most };
-    let restart = decided(point(BatchTime(most), Covered::default()), &[opened]);
+    let restart = decided(
+        point(BatchTime(most), CheckpointedBlocks::default()),
+        &[opened],
+    );
     assert_eq!(restart.incarnation, most);
 }
 
@@ -187,11 +198,11 @@ fn a_skip_follows_the_batch_before_it() {
     assert_eq!(restart.skipped, skipped.into());
 
     // After a checkpoint only those matter that are after it.
-    let restart = decided(point(B1, Covered::default()), &entries[1..]);
+    let restart = decided(point(B1, CheckpointedBlocks::default()), &entries[1..]);
     assert_eq!(restart.skipped, skipped.into());
-    let restart = decided(point(day, Covered::default()), &entries);
+    let restart = decided(point(day, CheckpointedBlocks::default()), &entries);
     assert_eq!(restart.skipped, skipped[1..].iter().copied().collect());
-    let newest = point(BatchTime(2 * day.0), Covered::default());
+    let newest = point(BatchTime(2 * day.0), CheckpointedBlocks::default());
     assert!(decided(newest, &entries).skipped.is_empty());
 }
 
@@ -201,7 +212,7 @@ fn a_skip_after_a_batch_that_is_not_there_is_refused() {
     for (point, before) in [
         (None, vec![]),
         (None, vec![cut(B1, &[])]),
-        (point(B1, Covered::default()), vec![]),
+        (point(B1, CheckpointedBlocks::default()), vec![]),
         (None, vec![cut(B2, &[]), cut(B3, &[])]),
     ] {
         let mut replay = Replay::new(point);

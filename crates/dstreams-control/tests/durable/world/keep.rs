@@ -1,6 +1,6 @@
 //! Persistence of batches that took effect: their commit, the state in a checkpoint; and the release of entries.
 
-use dstreams_control::durable::{Covered, Entry, Point};
+use dstreams_control::durable::{CheckpointMeta, CheckpointedBlocks, Entry};
 use dstreams_control::{BatchTime, BlockId};
 
 use super::members::Told;
@@ -51,25 +51,27 @@ impl World {
         let Some(master) = &mut self.master else {
             return;
         };
-        let mut marks = master.checkpoint_offsets.clone();
+        let mut offsets = master.checkpoint_offsets.clone();
         for block in self.judge.ledger.blocks.values().filter(|_| ahead) {
             for (client, number) in &block.records {
-                let known = marks.entry((block.input, client.to_string())).or_default();
+                let known = offsets
+                    .entry((block.input, client.to_string()))
+                    .or_default();
                 *known = (*number).max(*known);
             }
         }
         // With one journal it is not needed.
-        let covered = if self.plan.cluster {
-            master.needs.covered(batch)
+        let checkpointed_blocks = if self.plan.cluster {
+            master.retention.checkpointed(batch)
         } else {
-            Covered::default()
+            CheckpointedBlocks::default()
         };
         let incarnation = master.incarnation;
-        let point = Point {
+        let point = CheckpointMeta {
             batch,
             incarnation,
-            marks,
-            covered,
+            offsets,
+            checkpointed_blocks,
         };
         master.writing = Some(Checkpoint {
             point,
@@ -101,7 +103,7 @@ impl World {
             checkpoint.states = states;
         }
         if self.faults.on(Fault::CoveredNotKept) {
-            checkpoint.point.covered = Covered::default();
+            checkpoint.point.checkpointed_blocks = CheckpointedBlocks::default();
         }
         self.fact(Fact::Checkpoint(&checkpoint));
         self.checkpoints.push(checkpoint);
@@ -136,16 +138,18 @@ impl World {
             return;
         };
         let batch = checkpoint.point.batch;
-        let covered = if self.faults.on(Fault::CoveredNotUsed) {
-            Covered::default()
+        let checkpointed_blocks = if self.faults.on(Fault::CoveredNotUsed) {
+            CheckpointedBlocks::default()
         } else if self.plan.cluster {
-            checkpoint.point.covered.clone()
+            checkpoint.point.checkpointed_blocks.clone()
         } else {
-            master.needs.covered(batch)
+            master.retention.checkpointed(batch)
         };
-        let first = master.needs.release(batch, &covered);
-        for (journal, needs) in &mut master.old {
-            let first = needs.release(batch, &covered).unwrap_or(u64::MAX);
+        let first = master.retention.release(batch, &checkpointed_blocks);
+        for (journal, retention) in &mut master.old {
+            let first = retention
+                .release(batch, &checkpointed_blocks)
+                .unwrap_or(u64::MAX);
             self.journals[*journal].release_before(first, &mut self.rng);
         }
         let first = if self.faults.on(Fault::AllLetGo) {
@@ -165,17 +169,28 @@ impl World {
                     self.tally.add("worker not told what is covered");
                     continue;
                 }
-                let covered = covered.clone();
-                let told = Told::LetGo { batch, covered };
+                let checkpointed_blocks = checkpointed_blocks.clone();
+                let told = Told::LetGo {
+                    batch,
+                    checkpointed_blocks,
+                };
                 self.link(worker, false, Item::ToWorker(worker, told));
             }
         }
     }
 
     /// A worker learns what a checkpoint covers.
-    pub(super) fn worker_lets_go(&mut self, at: usize, batch: BatchTime, covered: &Covered) {
+    pub(super) fn worker_lets_go(
+        &mut self,
+        at: usize,
+        batch: BatchTime,
+        checkpointed_blocks: &CheckpointedBlocks,
+    ) {
         let worker = &mut self.workers[at];
-        let first = worker.needs.release(batch, covered).unwrap_or(u64::MAX);
+        let first = worker
+            .retention
+            .release(batch, checkpointed_blocks)
+            .unwrap_or(u64::MAX);
         let journal = worker.journal;
         if self.journals[journal].release_before(first, &mut self.rng) {
             self.fact(Fact::LetGo);

@@ -108,16 +108,18 @@ impl World {
     /// checkpoint does not close.
     fn needed(&self, place: u64) -> usize {
         let Some(master) = &self.master else { return 0 };
-        let own = master.needs.first().is_some_and(|first| first <= place);
-        let old = master.old.iter().map(|(_, needs)| needs);
+        let own = master.retention.first().is_some_and(|first| first <= place);
+        let old = master.old.iter().map(|(_, retention)| retention);
         let workers = self.workers.iter().filter(|worker| worker.linked);
-        let others = old.chain(workers.map(|worker| &worker.needs));
-        let needed = others.filter(|needs| needs.first().is_some()).count();
+        let others = old.chain(workers.map(|worker| &worker.retention));
+        let needed = others
+            .filter(|retention| retention.first().is_some())
+            .count();
         let newest = self.checkpoints.last().filter(|_| self.plan.cluster);
         let blocks = self.judge.ledger.blocks.keys().map(|id| id.receiver);
         let left: BTreeSet<_> = blocks.filter(|it| !master.members.contains(it)).collect();
         let open = left.iter().filter(|receiver| {
-            newest.is_some_and(|newest| !newest.point.covered.is_closed(**receiver))
+            newest.is_some_and(|newest| !newest.point.checkpointed_blocks.is_closed(**receiver))
         });
         needed + usize::from(own) + open.count()
     }

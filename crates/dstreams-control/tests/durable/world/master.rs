@@ -1,10 +1,10 @@
-//! [`Master`]: a process of the master: the real [`Controller`] and the real [`Needs`], the receivers, and the
-//! owner of each producer.
+//! [`Master`]: a process of the master: the real [`Controller`] and the real [`JournalRetention`], the receivers, and
+//! the owner of each producer.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use dstreams_control::durable::{Entry, Marks, Needs};
+use dstreams_control::durable::{Entry, JournalRetention, ProducerOffsets};
 use dstreams_control::{
     BatchTime, BlockId, BlockMeta, Command, Controller, Due, Event, ReceiverId,
 };
@@ -46,9 +46,9 @@ pub struct Master {
     /// None until it has resumed.
     pub controller: Option<Controller>,
     pub wakes: u64,
-    pub needs: Needs<u64>,
+    pub retention: JournalRetention<u64>,
     /// Journals of workers that have ended.
-    pub old: Vec<(usize, Needs<u64>)>,
+    pub old: Vec<(usize, JournalRetention<u64>)>,
     pub restored: dstreams_control::Restored,
     pub last_cut: Option<BatchTime>,
     /// Batches before which intervals were skipped, each with the batch before it.
@@ -57,7 +57,7 @@ pub struct Master {
     pub partitions: [Partition; PARTITIONS],
     /// Batches that were cut and did not take effect.
     pub cuts: BTreeMap<BatchTime, Cut>,
-    pub checkpoint_offsets: Marks,
+    pub checkpoint_offsets: ProducerOffsets,
     /// The last safe number of each producer.
     pub known: BTreeMap<usize, u64>,
     /// Safe blocks that are in no batch that took effect.
@@ -71,7 +71,7 @@ pub struct Master {
     pub revoking: BTreeSet<usize>,
     /// Receivers that producers want to send to.
     pub claims: BTreeMap<usize, (ReceiverId, u64)>,
-    /// Receivers that are lost, until their `Gone` is synced.
+    /// Receivers that are lost, until their `ReceiverLost` is synced.
     pub leaving: Vec<(ReceiverId, u64)>,
     pub since: u64,
     pub writing: Option<Checkpoint>,
@@ -178,7 +178,7 @@ impl World {
                     let receiver = owner;
                     self.tell_worker(owner, Told::Revoke { client, receiver });
                 } else {
-                    self.tally.add("producer waits for a Gone");
+                    self.tally.add("producer waits for a ReceiverLost");
                 }
             }
             _ => {
@@ -322,7 +322,7 @@ impl World {
             Command::Completed(_)
             | Command::Abort { .. }
             | Command::CloseReceivers
-            | Command::Hurry { .. } => {}
+            | Command::StopWaiting { .. } => {}
         }
     }
 
@@ -346,7 +346,7 @@ impl World {
         let Some(master) = &mut self.master else {
             return;
         };
-        master.needs.cut(batch, ids, at);
+        master.retention.cut(batch, ids, at);
         let cut = Cut {
             blocks,
             at: Some(at),

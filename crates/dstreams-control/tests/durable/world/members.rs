@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use dstreams_control::durable::{Covered, Entry, Needs};
+use dstreams_control::durable::{CheckpointedBlocks, Entry, JournalRetention};
 use dstreams_control::{BatchTime, Event, ReceiverId};
 
 use super::receiver::Receiver;
@@ -33,7 +33,7 @@ pub enum Told {
     Safe(Rc<Block>),
     LetGo {
         batch: BatchTime,
-        covered: Covered,
+        checkpointed_blocks: CheckpointedBlocks,
     },
 }
 
@@ -46,7 +46,7 @@ pub struct Worker {
     pub alive: bool,
     /// It receives from the master. Without that its messages may still arrive, until the master gives it up.
     pub linked: bool,
-    pub needs: Needs<u64>,
+    pub retention: JournalRetention<u64>,
 }
 
 impl World {
@@ -73,7 +73,7 @@ impl World {
             master: life,
             alive: true,
             linked: true,
-            needs: Needs::default(),
+            retention: JournalRetention::default(),
         });
         self.tally.add("worker joined");
         for input in 0..self.plan.inputs {
@@ -92,8 +92,12 @@ impl World {
 
     pub(super) fn reaches_worker(&mut self, at: usize, told: Told) {
         if self.workers[at].alive && self.workers[at].linked {
-            if let Told::LetGo { batch, covered } = told {
-                return self.worker_lets_go(at, batch, &covered);
+            if let Told::LetGo {
+                batch,
+                checkpointed_blocks,
+            } = told
+            {
+                return self.worker_lets_go(at, batch, &checkpointed_blocks);
             }
             self.obey(told);
         }
@@ -172,11 +176,11 @@ impl World {
     /// The master sees that a worker is lost: the blocks it knew of survive.
     pub(super) fn lost(&mut self, at: usize) {
         let journal = self.workers[at].journal;
-        let needs = self.needs_of(journal);
+        let retention = self.retention_of(journal);
         let Some(master) = &mut self.master else {
             return;
         };
-        master.old.push((journal, needs));
+        master.old.push((journal, retention));
         for receiver in self.workers[at].receivers.clone() {
             let Some(master) = &mut self.master else {
                 return;
@@ -191,7 +195,7 @@ impl World {
             if !ids.is_empty() {
                 self.tally.add("blocks survived their worker");
             }
-            let entry = Entry::Gone {
+            let entry = Entry::ReceiverLost {
                 receiver,
                 blocks: ids.clone(),
             };
@@ -199,7 +203,7 @@ impl World {
             let Some(master) = &mut self.master else {
                 return;
             };
-            master.needs.gone(receiver, &ids, at);
+            master.retention.receiver_lost(receiver, &ids, at);
             master.leaving.push((receiver, at));
             self.step(Event::Left { receiver, blocks });
             if self.faults.on(Fault::GoneNotAwaited) {
@@ -209,13 +213,13 @@ impl World {
     }
 
     /// For a journal without a writer.
-    pub(super) fn needs_of(&self, journal: usize) -> Needs<u64> {
-        let mut needs = Needs::default();
+    pub(super) fn retention_of(&self, journal: usize) -> JournalRetention<u64> {
+        let mut retention = JournalRetention::default();
         for (at, line) in self.journals[journal].all().iter().enumerate() {
             if let Entry::Block { meta, .. } = &line.entry {
-                needs.block(meta.id, at as u64 + 1);
+                retention.block(meta.id, at as u64 + 1);
             }
         }
-        needs
+        retention
     }
 }

@@ -166,16 +166,16 @@ impl World {
             rows: records.len() as u64,
             bytes: 100,
         };
-        let mut marks: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut offsets: BTreeMap<usize, u64> = BTreeMap::new();
         for (client, number) in &records {
-            let last = marks.entry(*client).or_default();
+            let last = offsets.entry(*client).or_default();
             *last = (*last).max(*number);
         }
         let input = receiver.input;
         let entry = Entry::Block {
             input,
             meta,
-            marks: marks
+            offsets: offsets
                 .iter()
                 .map(|(client, last)| (client.to_string().into(), *last))
                 .collect(),
@@ -194,10 +194,10 @@ impl World {
         let at = self.append(journal, line);
         let hasty = self.faults.on(Fault::AckedBeforeSynced);
         match worker {
-            Some(worker) => self.workers[worker].needs.block(meta.id, at),
+            Some(worker) => self.workers[worker].retention.block(meta.id, at),
             None => {
                 if let Some(master) = &mut self.master {
-                    master.needs.block(meta.id, at);
+                    master.retention.block(meta.id, at);
                 }
                 if hasty {
                     self.is_safe(&block);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dstreams_control::durable::{Entry, Needs, Restart};
+use dstreams_control::durable::{Entry, JournalRetention, Restart};
 use dstreams_control::{BatchTime, Controller, Event, ReceiverId};
 
 use super::engine::Partition;
@@ -31,7 +31,8 @@ impl World {
             self.tally.add("master killed with a checkpoint under way");
         }
         if !master.leaving.is_empty() {
-            self.tally.add("master killed with a Gone not synced");
+            self.tally
+                .add("master killed with a ReceiverLost not synced");
         }
         let outputs = &self.judge.ledger.outputs;
         let half = |batch| {
@@ -107,14 +108,15 @@ impl World {
         }
         let blind = self.faults.on(Fault::GoneNotRead);
         let lines = self.journals.iter().flat_map(Journal::kept);
-        let lines = lines.filter(|line| !(blind && matches!(line.entry, Entry::Gone { .. })));
+        let lines =
+            lines.filter(|line| !(blind && matches!(line.entry, Entry::ReceiverLost { .. })));
         let decided = decide(self.checkpoints.last(), lines);
         self.fact(Fact::Restart(&decided));
         let Ok(restart) = decided else { return };
         self.note(&restart);
-        let needs = Needs::after(&restart, 0);
+        let retention = JournalRetention::after(&restart, 0);
         let restart = self.spoil(restart);
-        let master = self.process(restart, needs);
+        let master = self.process(restart, retention);
         let (life, incarnation) = (master.life, master.incarnation);
         self.master = Some(master);
         let opened = self.append_entry(MASTERS, Entry::Opened { incarnation });
@@ -152,7 +154,10 @@ impl World {
                 "restart with a batch that was set aside",
                 !restart.controller.set_aside.is_empty(),
             ),
-            ("restart with a Gone", !restart.gone.is_empty()),
+            (
+                "restart with a ReceiverLost",
+                !restart.lost_receivers.is_empty(),
+            ),
             ("restart with a skip", !restart.skipped.is_empty()),
         ];
         for (what, _) in happened.into_iter().filter(|(_, happened)| *happened) {
@@ -173,7 +178,7 @@ impl World {
     fn spoil(&mut self, mut restart: Restart) -> Restart {
         let controller = &mut restart.controller;
         if self.faults.on(Fault::MarksForgotten) {
-            restart.marks.clear();
+            restart.offsets.clear();
         }
         if self.faults.on(Fault::UncutForgotten) {
             controller.uncut.clear();
@@ -203,7 +208,7 @@ impl World {
         restart
     }
 
-    fn process(&mut self, restart: Restart, needs: Needs<u64>) -> Master {
+    fn process(&mut self, restart: Restart, retention: JournalRetention<u64>) -> Master {
         self.lives += 1;
         let newest = self.checkpoints.last();
         let version = newest.map(|checkpoint| checkpoint.point.batch);
@@ -218,7 +223,7 @@ impl World {
         } else {
             self.plan.inputs
         };
-        let known = restart.marks.iter();
+        let known = restart.offsets.iter();
         let old = 1..self.journals.len();
         Master {
             life: self.lives,
@@ -226,9 +231,9 @@ impl World {
             opened: 0,
             controller: None,
             wakes: 0,
-            needs,
+            retention,
             old: old
-                .map(|journal| (journal, self.needs_of(journal)))
+                .map(|journal| (journal, self.retention_of(journal)))
                 .collect(),
             last_cut: restart.controller.last_cut,
             skipped: restart.skipped,

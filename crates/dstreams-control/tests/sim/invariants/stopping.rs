@@ -1,5 +1,5 @@
 //! A stop follows its kind. Graceful: one more seal, at once after the outstanding one, then `Stopped` when all is
-//! committed; silent receivers are hurried when sources have had their time. Abrupt, or at the deadline: running
+//! committed; sources are waited for no longer when they have had their time. Abrupt, or at the deadline: running
 //! attempts are aborted, nothing new begins, and only a commit in progress is waited for, until the deadline at
 //! most.
 
@@ -21,12 +21,12 @@ impl Invariant for Stopping {
             Command::Seal { .. } => ensure(!over && !ledger.last_sealed, || {
                 format!("{command:?} after the last seal or a stop")
             }),
-            Command::Hurry { batch } => {
+            Command::StopWaiting { batch } => {
                 let due = |open: &Open| {
                     open.last
-                        && !open.hurried
+                        && !open.stopped_waiting
                         && open.batch == *batch
-                        && open.hurry <= ledger.forward
+                        && open.sources_until <= ledger.forward
                 };
                 ensure(!over && ledger.open.as_ref().is_some_and(due), || {
                     format!("{command:?} that is not due")
@@ -82,9 +82,11 @@ impl Invariant for Stopping {
         ensure(!is_finished(ledger), || {
             "nothing is left to wait for".to_owned()
         })?;
-        let late = |open: &Open| open.last && !open.hurried && open.hurry <= ledger.forward;
+        let late = |open: &Open| {
+            open.last && !open.stopped_waiting && open.sources_until <= ledger.forward
+        };
         let late = !ledger.stop_is_abrupt() && ledger.open.as_ref().is_some_and(late);
-        ensure(!late, || "sources are not hurried".to_owned())?;
+        ensure(!late, || "sources are waited for too long".to_owned())?;
         let sealing = ledger.last_sealed || ledger.open.is_some() || ledger.stop_is_abrupt();
         ensure(sealing, || {
             "the last batch is not sealed at once".to_owned()

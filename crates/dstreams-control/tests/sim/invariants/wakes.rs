@@ -36,7 +36,7 @@ fn due(ledger: &Ledger) -> Option<Timestamp> {
     let deadline = ledger.stop.as_ref().and_then(|stop| stop.deadline).map(at);
     let intake = match ledger.open {
         _ if ledger.stop_is_abrupt() => None,
-        Some(open) if open.last && !open.hurried => Some(at(open.hurry)),
+        Some(open) if open.last && !open.stopped_waiting => Some(at(open.sources_until)),
         Some(open) => Some(at(ledger.cut_until(open))),
         None if ledger.is_held_back() || ledger.waits_for_due() => None,
         None if ledger.stop.is_none() => ledger.next().map(|next| next.timestamp()),

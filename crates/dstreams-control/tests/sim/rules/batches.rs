@@ -60,9 +60,9 @@ fn a_late_report_goes_into_the_next_cut() {
             }
         ]
     );
-    assert_eq!(it.owed_reports(), 1);
+    assert_eq!(it.overdue_reports(), 1);
     step(&mut it, reported(B1, 1, &[block(1, 0)]), 160);
-    assert_eq!(it.owed_reports(), 0);
+    assert_eq!(it.overdue_reports(), 0);
     step(&mut it, Event::Tick, 200);
     step(&mut it, reported(B2, 0, &[]), 201);
     assert_eq!(
@@ -336,9 +336,9 @@ fn a_lost_receiver_owes_no_reports() {
     step(&mut it, Event::Tick, 100);
     step(&mut it, reported(B1, 0, &[]), 101);
     step(&mut it, Event::Tick, 150);
-    assert_eq!(it.owed_reports(), 1);
+    assert_eq!(it.overdue_reports(), 1);
     step(&mut it, left(1, &[block(1, 0)]), 151);
-    assert_eq!(it.owed_reports(), 0);
+    assert_eq!(it.overdue_reports(), 0);
     step(&mut it, Event::Tick, 200);
     assert_eq!(
         step(&mut it, reported(B2, 0, &[]), 201),

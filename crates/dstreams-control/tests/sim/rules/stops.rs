@@ -1,7 +1,9 @@
 //! Every way to stop:
 //! graceful, abrupt, at a deadline, twice, before the start.
 
-use Command::{Abort, CloseReceivers, Completed, Cut, Forget, Hurry, Run, Seal, Stopped, WakeAt};
+use Command::{
+    Abort, CloseReceivers, Completed, Cut, Forget, Run, Seal, StopWaiting, Stopped, WakeAt,
+};
 use dstreams_control::{Command, Config, Controller, Event, State};
 
 use super::{B1, B2, at, block, reported, running, started, step};
@@ -90,8 +92,8 @@ fn the_last_cut_waits_for_a_bounded_time() {
         [CloseReceivers, Seal { batch: B1 }]
     );
     assert_eq!(step(&mut it, Event::Tick, 539), []);
-    let hurry = Hurry { batch: B1 };
-    assert_eq!(step(&mut it, Event::Tick, 540), [hurry]);
+    let stop_waiting = StopWaiting { batch: B1 };
+    assert_eq!(step(&mut it, Event::Tick, 540), [stop_waiting]);
     assert_eq!(step(&mut it, Event::Tick, 1_539), []);
     assert_eq!(
         step(&mut it, Event::Tick, 1_540),
@@ -107,7 +109,7 @@ fn the_last_cut_waits_for_a_bounded_time() {
         ]
     );
     assert_eq!(step(&mut it, reported(B1, 0, &[block(0, 0)]), 1_541), []);
-    assert_eq!(it.owed_reports(), 1);
+    assert_eq!(it.overdue_reports(), 1);
     // That receiver's blocks are in no batch: the program does not end as if they were.
     step(
         &mut it,
@@ -136,8 +138,8 @@ fn sources_have_half_the_time_until_the_deadline() {
         "a second stop shortens it"
     );
     assert_eq!(it.step(stop(20_000), at(60)), []);
-    let hurried = [Hurry { batch: B1 }, WakeAt(at(5_045))];
-    assert_eq!(it.step(Event::Tick, at(4_045)), hurried);
+    let stopped_waiting = [StopWaiting { batch: B1 }, WakeAt(at(5_045))];
+    assert_eq!(it.step(Event::Tick, at(4_045)), stopped_waiting);
     let cut = Cut {
         batch: B1,
         blocks: vec![block(0, 0)],

@@ -93,8 +93,8 @@ fn example() -> Block {
         (text.clone(), true, 7, None, vec![text, None])
     };
     let batch = batch_of(&[row("a"), row("a text that does not fit a view")]);
-    let marks = [(Arc::from("sensor"), 4), (Arc::from(""), u64::MAX)];
-    Block::new(id(3, 1 << 40), vec![batch], 4321, vec![]).with_marks(marks.into())
+    let offsets = [(Arc::from("sensor"), 4), (Arc::from(""), u64::MAX)];
+    Block::new(id(3, 1 << 40), vec![batch], 4321, vec![]).with_offsets(offsets.into())
 }
 
 /// Floating-point numbers as their bits: a NaN equals nothing.
@@ -114,16 +114,16 @@ proptest! {
     fn a_block_survives_encoding(
         batches in batches(),
         (receiver, seq, size) in (any::<u64>(), any::<u64>(), any::<u32>()),
-        marks in prop::collection::btree_map(text(), any::<u64>(), 0..4),
+        offsets in prop::collection::btree_map(text(), any::<u64>(), 0..4),
         flip in any::<prop::sample::Index>(),
     ) {
-        let marks: OffsetMap = marks.into_iter().map(|(name, n)| (Arc::from(name), n)).collect();
+        let offsets: OffsetMap = offsets.into_iter().map(|(name, n)| (Arc::from(name), n)).collect();
         let block = Block::new(id(receiver, seq), batches, size as usize, vec![]);
-        let block = block.with_marks(marks);
+        let block = block.with_offsets(offsets);
         let mut bytes = block.to_bytes(&schema()).unwrap();
         let back = Block::from_bytes(&bytes, &schema(), vec![]).unwrap();
         prop_assert_eq!(back.meta, block.meta);
-        prop_assert_eq!(&back.marks, &block.marks);
+        prop_assert_eq!(&back.offsets, &block.offsets);
         let all = |block: &Block| block.batches.iter().map(bits).collect::<Vec<_>>();
         prop_assert_eq!(all(&back), all(&block));
         prop_assert_eq!(back.to_bytes(&schema()).unwrap(), bytes.clone());
@@ -146,7 +146,7 @@ fn blocks_of_earlier_programs_are_read() {
     let sealed = Block::from_bytes(&BLOCK_1.seal(old), &schema(), vec![]).unwrap();
     let unsealed = Block::from_unsealed(&unsealed, &schema()).unwrap();
     for back in [sealed, unsealed] {
-        assert_eq!((back.meta, &back.marks), (block.meta, &block.marks));
+        assert_eq!((back.meta, &back.offsets), (block.meta, &block.offsets));
         assert_eq!(back.to_bytes(&schema()).unwrap(), bytes);
     }
 }

@@ -74,15 +74,15 @@ fn block(seq: u64) -> Arc<Block> {
 fn block_of(seq: u64, bytes: usize, memory: Vec<crate::blocks::BudgetShare>) -> Arc<Block> {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![seq as i64, 7]));
     let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
-    let marks = [(Arc::from("p"), seq)].into();
-    Arc::new(Block::new(id(seq), vec![batch], bytes, memory).with_marks(marks))
+    let offsets = [(Arc::from("p"), seq)].into();
+    Arc::new(Block::new(id(seq), vec![batch], bytes, memory).with_offsets(offsets))
 }
 
 fn assert_same(found: &Block, wanted: u64) {
     let wanted = block(wanted);
     assert_eq!(found.meta, wanted.meta);
     assert_eq!(found.batches, wanted.batches);
-    assert_eq!(found.marks, wanted.marks);
+    assert_eq!(found.offsets, wanted.offsets);
 }
 
 /// The blocks from 0 to `end` that are in memory.
@@ -104,7 +104,7 @@ fn holdings(blocks: usize, memory_bytes: u64, disk_bytes: u64) -> Holdings {
 async fn without_a_directory_all_blocks_are_in_memory() {
     let store = BlockStore::default();
     for seq in 0..5 {
-        store.hold(block(seq)).await.unwrap();
+        store.insert_and_spill(block(seq)).await.unwrap();
     }
     assert_eq!(store.holdings(), holdings(5, 500, 0));
     assert_same(&store.get(id(3)).unwrap(), 3);
@@ -121,7 +121,7 @@ async fn blocks_beyond_the_bound_are_read_back() {
     let dir = Dir::new();
     let store = dir.store(250);
     for seq in 0..5 {
-        store.hold(block(seq)).await.unwrap();
+        store.insert_and_spill(block(seq)).await.unwrap();
     }
     let held = store.holdings();
     assert_eq!((held.blocks, held.memory_bytes), (5, 200));
@@ -141,14 +141,14 @@ async fn the_blocks_used_last_stay() {
     let dir = Dir::new();
     let store = dir.store(300);
     for seq in 0..3 {
-        store.hold(block(seq)).await.unwrap();
+        store.insert_and_spill(block(seq)).await.unwrap();
     }
     store.get(id(0)).unwrap();
-    store.hold(block(3)).await.unwrap();
+    store.insert_and_spill(block(3)).await.unwrap();
     assert_eq!(in_memory(&store, 4), [0, 2, 3]);
     store.fetch(id(2)).await.unwrap().unwrap();
-    store.hold(block(4)).await.unwrap();
-    store.hold(block(5)).await.unwrap();
+    store.insert_and_spill(block(4)).await.unwrap();
+    store.insert_and_spill(block(5)).await.unwrap();
     assert_eq!(in_memory(&store, 6), [2, 4, 5]);
 }
 
@@ -156,7 +156,7 @@ async fn the_blocks_used_last_stay() {
 async fn readers_of_a_block_share_it() {
     let dir = Dir::new();
     let store = dir.store(0);
-    store.hold(block(0)).await.unwrap();
+    store.insert_and_spill(block(0)).await.unwrap();
     let one = store.fetch(id(0)).await.unwrap().unwrap();
     let other = store.fetch(id(0)).await.unwrap().unwrap();
     assert!(Arc::ptr_eq(&one, &other));
@@ -165,7 +165,7 @@ async fn readers_of_a_block_share_it() {
     assert!(store.get(id(0)).is_none());
     // A reader that had it before it was spilled shares it too.
     let before = block(1);
-    store.hold(Arc::clone(&before)).await.unwrap();
+    store.insert_and_spill(Arc::clone(&before)).await.unwrap();
     let after = store.fetch(id(1)).await.unwrap().unwrap();
     assert!(Arc::ptr_eq(&before, &after));
 }
@@ -177,7 +177,10 @@ async fn spilling_a_block_returns_its_memory_to_the_budget() {
     let budget = Budget::new(1000);
     for seq in 0..3 {
         let share = budget.take(100).await;
-        store.hold(block_of(seq, 100, vec![share])).await.unwrap();
+        store
+            .insert_and_spill(block_of(seq, 100, vec![share]))
+            .await
+            .unwrap();
     }
     assert_eq!(budget.used(), 100);
     store.fetch(id(0)).await.unwrap().unwrap();
@@ -190,14 +193,14 @@ async fn storing_a_block_twice_changes_nothing() {
     let dir = Dir::new();
     let store = dir.store(100);
     for seq in [0, 0, 1, 0, 1] {
-        store.hold(block(seq)).await.unwrap();
+        store.insert_and_spill(block(seq)).await.unwrap();
     }
     let held = store.holdings();
     assert_eq!((held.blocks, held.memory_bytes), (2, 100));
     assert_eq!(dir.files().len(), 1);
     // A released block may be stored again.
     store.forget(&[id(0)]);
-    store.hold(block(0)).await.unwrap();
+    store.insert_and_spill(block(0)).await.unwrap();
     assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
 }
 

@@ -15,7 +15,7 @@ fn old_bytes_are_read() {
     ];
     let expected = [
         fixture(),
-        gone_fixture(),
+        receiver_lost_fixture(),
         block_fixture(),
         vec![JournalEntry::Opening(Box::new(opening(7)))],
         wide_fixture(),
@@ -68,17 +68,17 @@ fn wide_fixture() -> Vec<JournalEntry> {
             after: None,
             blocks: blocks.clone(),
         },
-        JournalEntry::Gone { receiver, blocks },
+        JournalEntry::ReceiverLost { receiver, blocks },
     ]
 }
 
 /// A kind added later.
-fn gone_fixture() -> Vec<JournalEntry> {
+fn receiver_lost_fixture() -> Vec<JournalEntry> {
     let receiver = BLOCK.receiver;
     let blocks = vec![BLOCK];
     vec![
-        JournalEntry::Gone { receiver, blocks },
-        JournalEntry::Gone {
+        JournalEntry::ReceiverLost { receiver, blocks },
+        JournalEntry::ReceiverLost {
             receiver,
             blocks: vec![],
         },

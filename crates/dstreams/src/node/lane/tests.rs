@@ -29,7 +29,7 @@ struct Fake {
     when: ReportedWhen,
     kept: mpsc::UnboundedSender<Kept>,
     reports: mpsc::UnboundedSender<Reported>,
-    gone: Mutex<Vec<String>>,
+    removed_parts: Mutex<Vec<String>>,
 }
 
 impl Durability for Fake {
@@ -37,7 +37,7 @@ impl Durability for Fake {
         self.when
     }
 
-    fn keep(
+    fn store(
         self: Arc<Self>,
         input: u32,
         _intake: &Intake,
@@ -59,7 +59,7 @@ impl Durability for Fake {
     fn forget(&self, input: u32, parts: &[Arc<str>]) {
         assert_eq!(input, INPUT);
         let parts = parts.iter().map(|part| part.to_string());
-        self.gone.lock().unwrap().extend(parts);
+        self.removed_parts.lock().unwrap().extend(parts);
     }
 }
 
@@ -88,7 +88,7 @@ fn live(when: ReportedWhen) -> Live {
         when,
         kept: keeping,
         reports: reporting,
-        gone: Mutex::default(),
+        removed_parts: Mutex::default(),
     });
     let (seals, asked) = mpsc::unbounded_channel();
     let lane = Lane::new(INPUT, Arc::clone(&intake), Arc::clone(&fake) as _);
@@ -262,8 +262,8 @@ async fn forgotten_parts_are_reported_with_the_next_seal() {
         Ingest(Arc::clone(&live.intake)).forget("part");
         live.seal(1, false);
         live.reported(1, &[]).await;
-        assert_eq!(*live.fake.gone.lock().unwrap(), ["part"]);
-        assert!(live.intake.take_forgotten_parts().is_empty());
+        assert_eq!(*live.fake.removed_parts.lock().unwrap(), ["part"]);
+        assert!(live.intake.take_removed_parts().is_empty());
     }
 }
 

@@ -40,7 +40,7 @@ impl Durability for Never {
     fn reported_when(&self) -> ReportedWhen {
         ReportedWhen::Safe
     }
-    fn keep(
+    fn store(
         self: Arc<Self>,
         _: u32,
         _: &Intake,
@@ -100,7 +100,7 @@ impl Source for Watching {
         }
     }
 
-    async fn run(self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         ingest.dead_letter("someone", b"what", "no number").await;
         closing.requested().await;
         Ok(())

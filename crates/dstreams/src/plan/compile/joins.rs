@@ -74,8 +74,10 @@ impl Compiler<'_> {
             Op::Join(join) => join.keys == keys,
             Op::Cogroup { keys: of } => *of == keys,
             Op::Probe(probe) => probe.keys == keys,
-            Op::Held(view) => *view != View::Mapped && self.is_by_key(node.inputs[0], keys),
-            Op::Rows(rows) => rows.keys_kept() >= keys && self.is_by_key(node.inputs[0], keys),
+            Op::StateView(view) => *view != View::Mapped && self.is_by_key(node.inputs[0], keys),
+            Op::Rows(rows) => {
+                rows.unchanged_columns() >= keys && self.is_by_key(node.inputs[0], keys)
+            }
             _ => false,
         }
     }

@@ -13,7 +13,7 @@ use crate::plan::datasets::Slot;
 use crate::plan::exec_node::internal;
 use crate::plan::history::HistorySpec;
 use crate::plan::route::split_by_route;
-use crate::plan::sessions::{EachSession, held_sessions};
+use crate::plan::sessions::{EachSession, session_state_schema};
 use crate::plan::state_views::Views;
 use crate::plan::template::{KeyedSpec, Route, StateSpec, StateStep, Step, Update, WindowSpec};
 use crate::stream::agg::{AggPart, AggPlan, Function};
@@ -25,7 +25,7 @@ use crate::stream::rejects::OffTimeReaders;
 impl Compiler<'_> {
     /// The plan that reads a state; its steps are added once.
     pub(super) fn state_of(&mut self, id: NodeId) -> Result<ExecPlan> {
-        if let Some(plan) = self.held.get(&id) {
+        if let Some(plan) = self.state_plans.get(&id) {
             return Ok(Arc::clone(plan));
         }
         let plan = match &self.graph.node(id).op {
@@ -59,7 +59,7 @@ impl Compiler<'_> {
             } => {
                 let spec = ByTimeSpec::new(plan.clone(), *rule, emitted.clone());
                 let partial = self.partial(id, *keys, plan)?;
-                let held = spec.held(&partial.schema());
+                let held = spec.state_schema(&partial.schema());
                 self.keyed(id, *keys, partial, held, Update::ByTime(spec))?
             }
             Op::Tracked {
@@ -96,12 +96,12 @@ impl Compiler<'_> {
             Op::Sessions(sessions) => {
                 let (keys, update) = (sessions.keys, Update::Sessions(Arc::clone(sessions)));
                 let partial = self.partial(id, keys + 1, &sessions.plan)?;
-                let held = held_sessions(&partial.schema(), keys);
+                let held = session_state_schema(&partial.schema(), keys);
                 self.keyed(id, keys, partial, held, update)?
             }
             _ => return Ok(internal(format!("{id:?} is not a state"))?),
         };
-        self.held.insert(id, Arc::clone(&plan));
+        self.state_plans.insert(id, Arc::clone(&plan));
         Ok(plan)
     }
 
@@ -169,7 +169,7 @@ impl Compiler<'_> {
     /// The views of a state with columns `schema` that its readers want.
     fn views(&self, id: NodeId, schema: &SchemaRef, mapped: Option<SchemaRef>) -> Views {
         let view = |node: &Node| match node.op {
-            Op::Held(view) if node.inputs == [id] => Some(view),
+            Op::StateView(view) if node.inputs == [id] => Some(view),
             _ => None,
         };
         let views = self.graph.nodes.iter().filter_map(view);
@@ -230,7 +230,7 @@ impl Compiler<'_> {
     }
 
     /// The plan of a reader of a state.
-    pub(super) fn held(
+    pub(super) fn state_view(
         &mut self,
         view: View,
         state: NodeId,

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tonic::Status;
 
 #[derive(Debug, Clone, Default)]
-struct Said {
+struct AckState {
     ack: u64,
     /// Number of acknowledgements: a repeated batch is acknowledged again.
     acks: u64,
@@ -23,24 +23,24 @@ struct Said {
 }
 
 /// The server's end.
-pub(super) struct Say(watch::Sender<Said>);
+pub(super) struct AckSender(watch::Sender<AckState>);
 
-impl Say {
+impl AckSender {
     /// Acknowledges everything up to `seq`.
     pub fn ack(&self, seq: u64) {
-        self.0.send_modify(|said| {
-            said.ack = seq;
-            said.acks += 1;
+        self.0.send_modify(|state| {
+            state.ack = seq;
+            state.acks += 1;
         });
     }
 
     /// Ends the call with this status.
     pub fn refuse(self, status: Status) {
-        self.0.send_modify(|said| said.refusal = Some(status));
+        self.0.send_modify(|state| state.refusal = Some(status));
     }
 
     /// Returns when the client is gone.
-    pub async fn client_gone(&self) {
+    pub async fn client_disconnected(&self) {
         self.0.closed().await
     }
 
@@ -51,35 +51,36 @@ impl Say {
             tokio::select! {
                 biased;
                 result = &mut future => return result,
-                () = sleep(ALIVE_EVERY) => self.0.send_modify(|said| said.alive += 1),
+                () = sleep(ALIVE_EVERY) => self.0.send_modify(|state| state.alive += 1),
             }
         }
     }
 }
 
-/// Both ends of a call's answers. The stream ends when `Say` is dropped: with success, unless the call was refused.
+/// Both ends of a call's answers. The stream ends when `AckSender` is dropped: with success, unless the call was
+/// refused.
 pub(super) fn answers() -> (
-    Say,
+    AckSender,
     impl Stream<Item = Result<PutResult, Status>> + Send + 'static,
 ) {
-    let (say, heard) = watch::channel(Said::default());
-    let told = Some((heard, Said::default()));
-    let stream = unfold(told, |told| async {
-        let (mut heard, mut told) = told?;
+    let (acks, updates) = watch::channel(AckState::default());
+    let sent = Some((updates, AckState::default()));
+    let stream = unfold(sent, |sent| async {
+        let (mut updates, mut sent) = sent?;
         loop {
             // In this order: an acknowledgement from before the end is sent before the end.
-            let over = heard.has_changed().is_err();
-            let now = heard.borrow_and_update().clone();
-            if now.acks != told.acks {
-                told.acks = now.acks;
+            let over = updates.has_changed().is_err();
+            let now = updates.borrow_and_update().clone();
+            if now.acks != sent.acks {
+                sent.acks = now.acks;
                 return Some((
                     Ok(Answer::Ack(now.ack).to_put_result()),
-                    Some((heard, told)),
+                    Some((updates, sent)),
                 ));
             }
-            if now.alive != told.alive {
-                told.alive = now.alive;
-                return Some((Ok(Answer::Alive.to_put_result()), Some((heard, told))));
+            if now.alive != sent.alive {
+                sent.alive = now.alive;
+                return Some((Ok(Answer::Alive.to_put_result()), Some((updates, sent))));
             }
             if let Some(status) = now.refusal {
                 return Some((Err(status), None));
@@ -87,8 +88,8 @@ pub(super) fn answers() -> (
             if over {
                 return None;
             }
-            let _ = heard.changed().await;
+            let _ = updates.changed().await;
         }
     });
-    (Say(say), stream)
+    (AckSender(acks), stream)
 }

@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::Claims;
-use super::answers::Say;
+use super::answers::AckSender;
 use super::columns::ColumnMapping;
 use super::producers::{Producer, SharedProducer};
 use crate::error::Error;
-use crate::receive::{Closing, Ingest};
+use crate::receive::{Ingest, StopSignal};
 
 /// Batches of one call that may wait for their acknowledgement; beyond that nothing more is read from it.
 const MAX_WAITING_ACKS: usize = 1024;
@@ -21,7 +21,7 @@ const MAX_WAITING_ACKS: usize = 1024;
 /// A call that was opened: its stream exists and its columns fit.
 pub(super) struct Call {
     pub messages: Streaming<FlightData>,
-    pub say: Say,
+    pub acks: AckSender,
     pub columns: ColumnMapping,
     pub producer: SharedProducer,
     /// The name the producer gave.
@@ -35,13 +35,13 @@ pub(super) struct Call {
 
 impl Call {
     /// Receives batches until the client ends the call, something is refused, or the stream closes.
-    pub async fn run(mut self, ingest: Ingest, closing: Closing) {
+    pub async fn run(mut self, ingest: Ingest, closing: StopSignal) {
         let (stream, producer) = (ingest.stream(), &self.shown);
         tracing::debug!(stream, producer, "a client's call starts");
         let (taken, waiting) = mpsc::channel(MAX_WAITING_ACKS);
         let receiving = Receiving {
             messages: &mut self.messages,
-            say: &self.say,
+            acks: &self.acks,
             columns: &self.columns,
             producer: &self.producer,
             name: self.name.as_ref(),
@@ -56,11 +56,11 @@ impl Call {
         let receiving = async {
             tokio::select! {
                 biased;
-                () = self.say.client_gone() => Err(Status::cancelled("the client is gone")),
+                () = self.acks.client_disconnected() => Err(Status::cancelled("the client is gone")),
                 received = receiving.run() => received,
             }
         };
-        let acknowledging = acknowledge(&self.say, &ingest, waiting);
+        let acknowledging = acknowledge(&self.acks, &ingest, waiting);
         let (received, acknowledged) = tokio::join!(receiving, acknowledging);
         match received.and(acknowledged) {
             Ok(()) => tracing::debug!(stream, producer, "a client has finished"),
@@ -68,14 +68,14 @@ impl Call {
                 let status = refusal(status);
                 let (code, reason) = (status.code(), status.message());
                 tracing::info!(stream, producer, ?code, reason, "a client's call ends");
-                self.say.refuse(status);
+                self.acks.refuse(status);
             }
         }
     }
 }
 
 /// A stored batch: its number, and the block it is in.
-struct Taken {
+struct StoredBatch {
     seq: u64,
     block: Option<u64>,
 }
@@ -83,19 +83,19 @@ struct Taken {
 /// Acknowledges batches once their blocks are safe, until no more will be stored or the client is gone. Fails if a
 /// block will not become safe.
 async fn acknowledge(
-    say: &Say,
+    acks: &AckSender,
     ingest: &Ingest,
-    mut waiting: mpsc::Receiver<Taken>,
+    mut waiting: mpsc::Receiver<StoredBatch>,
 ) -> Result<(), Status> {
-    while let Some(Taken { seq, block }) = waiting.recv().await {
+    while let Some(StoredBatch { seq, block }) = waiting.recv().await {
         // I4 (ARCHITECTURE.md).
         if let Some(block) = block {
             tokio::select! {
-                () = say.client_gone() => return Ok(()),
-                safe = say.with_keep_alives(ingest.0.safe(block)) => safe.map_err(not_stored)?,
+                () = acks.client_disconnected() => return Ok(()),
+                safe = acks.with_keep_alives(ingest.0.safe(block)) => safe.map_err(not_stored)?,
             }
         }
-        say.ack(seq);
+        acks.ack(seq);
     }
     Ok(())
 }
@@ -107,15 +107,15 @@ fn not_stored(error: Error) -> Status {
 
 struct Receiving<'a> {
     messages: &'a mut Streaming<FlightData>,
-    say: &'a Say,
+    acks: &'a AckSender,
     columns: &'a ColumnMapping,
     producer: &'a SharedProducer,
     name: Option<&'a Arc<str>>,
     claims: Option<&'a dyn Claims>,
     ingest: &'a Ingest,
-    closing: &'a Closing,
+    closing: &'a StopSignal,
     most: usize,
-    taken: mpsc::Sender<Taken>,
+    taken: mpsc::Sender<StoredBatch>,
 }
 
 impl Receiving<'_> {
@@ -161,17 +161,17 @@ impl Receiving<'_> {
     /// Makes this the producer's connection. Waits for batches that an older one is still storing, here or on
     /// another worker.
     async fn take_over(&self) -> Result<u64, Status> {
-        let mut producer = self.say.with_keep_alives(self.producer.lock()).await;
+        let mut producer = self.acks.with_keep_alives(self.producer.lock()).await;
         if let (Some(claims), Some(name), false) = (self.claims, self.name, producer.owned) {
             let claim = claims.claim(self.ingest.stream(), name);
-            let last = self.say.with_keep_alives(claim).await?;
+            let last = self.acks.with_keep_alives(claim).await?;
             *producer = Producer::owned_from(last, producer.connection);
         }
         producer.connection += 1;
         let (connection, last) = (producer.connection, producer.sequence.last());
         let safe = producer.safe(&self.ingest.0);
-        self.say.with_keep_alives(safe).await.map_err(not_stored)?;
-        self.say.ack(last);
+        self.acks.with_keep_alives(safe).await.map_err(not_stored)?;
+        self.acks.ack(last);
         Ok(connection)
     }
 
@@ -182,7 +182,7 @@ impl Receiving<'_> {
         records: RecordBatch,
         bytes: usize,
     ) -> Result<(), Status> {
-        let mut producer = self.say.with_keep_alives(self.producer.lock()).await;
+        let mut producer = self.acks.with_keep_alives(self.producer.lock()).await;
         if producer.connection != connection {
             return Err(Status::aborted(
                 "a newer connection of this producer took over",
@@ -191,7 +191,7 @@ impl Receiving<'_> {
         match producer.sequence.offer(seq) {
             Offer::Next(seq) => {
                 let block = self
-                    .say
+                    .acks
                     .with_keep_alives(self.push(records, bytes, seq))
                     .await?;
                 producer.sequence.taken(seq);
@@ -204,13 +204,13 @@ impl Receiving<'_> {
                 return Err(Status::out_of_range(text));
             }
         }
-        let taken = Taken {
+        let taken = StoredBatch {
             seq: producer.sequence.last(),
             block: producer.block,
         };
         drop(producer);
         // The receiver of acknowledgements is closed only when the client is gone.
-        let _ = self.say.with_keep_alives(self.taken.send(taken)).await;
+        let _ = self.acks.with_keep_alives(self.taken.send(taken)).await;
         Ok(())
     }
 
@@ -227,8 +227,8 @@ impl Receiving<'_> {
         }
         let intake = &self.ingest.0;
         let memory = intake.budget.take(bytes).await;
-        let mark = self.name.map(|name| (name, seq));
-        let added = intake.add(records, bytes, memory, mark);
+        let offset = self.name.map(|name| (name, seq));
+        let added = intake.add(records, bytes, memory, offset);
         Ok(Some(added.map_err(not_stored)?))
     }
 }

@@ -73,10 +73,10 @@ impl Service {
             (None, Some(peer)) => peer.to_string(),
             (None, None) => String::new(),
         };
-        let (say, answers) = answers();
+        let (acks, answers) = answers();
         let call = Call {
             messages,
-            say,
+            acks,
             columns,
             producer,
             name,

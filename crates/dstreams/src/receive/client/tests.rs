@@ -36,7 +36,7 @@ struct Served {
     clients: Clients,
     address: SocketAddr,
     streams: BTreeMap<&'static str, Arc<Intake>>,
-    closing: Closing,
+    closing: StopSignal,
     runs: Vec<JoinHandle<Result<(), BoxError>>>,
 }
 
@@ -48,7 +48,7 @@ impl Served {
     async fn of(clients: &Clients, streams: &[(&'static str, SchemaRef)], memory: usize) -> Self {
         let mut config = Config::new(Duration::from_secs(1));
         config.block_bytes = 1000;
-        let closing = Closing::default();
+        let closing = StopSignal::default();
         let mut served = Served {
             clients: clients.clone(),
             address: "127.0.0.1:0".parse().unwrap(),

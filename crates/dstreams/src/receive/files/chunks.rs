@@ -45,7 +45,7 @@ impl Chunks {
     /// The number of columns that are read side by side.
     pub fn are_read_at(&self, columns: usize) {
         if let Chunks::Object(object) = self {
-            object.keep(columns);
+            object.cache_ranges(columns);
         }
     }
 

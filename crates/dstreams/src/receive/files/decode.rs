@@ -16,7 +16,7 @@ use super::csv::Fields;
 use super::json;
 use super::members::MemberNames;
 use super::read::Bad;
-use super::split::{Chunk, KEPT, Span};
+use super::split::{Chunk, STORED_BYTES, Span};
 use super::time::FinerTimes;
 use crate::error::{Error, Result};
 use crate::stream::format::Format;
@@ -145,7 +145,7 @@ impl<'a> ChunkLines<'a, '_> {
         let bytes = &self.bytes[record.start..record.end];
         let bad = Bad {
             at: None,
-            bytes: bytes[..bytes.len().min(KEPT)].to_vec(),
+            bytes: bytes[..bytes.len().min(STORED_BYTES)].to_vec(),
             length: bytes.len() as u64,
             reason,
         };

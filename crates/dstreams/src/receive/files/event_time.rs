@@ -10,7 +10,7 @@ use datafusion::arrow::datatypes::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use super::mark::FileOffset;
+use super::file_offset::FileOffset;
 use super::read::{Bad, FileRecords};
 use super::split::{Chunk, Span};
 use crate::encoding::compact;
@@ -18,12 +18,12 @@ use crate::error::{Error, Result};
 
 /// The column that gives the time.
 #[derive(Debug, Clone)]
-pub(super) struct TimeColumn {
+pub(super) struct EventTimeColumn {
     pub name: String,
     pub disorder: Duration,
 }
 
-impl TimeColumn {
+impl EventTimeColumn {
     /// Its index among the columns of a record; the error says why it gives no time.
     pub fn index_in(&self, columns: &SchemaRef) -> std::result::Result<usize, String> {
         let name = &self.name;
@@ -109,14 +109,14 @@ impl FileTime {
         mut place_of: impl FnMut(usize) -> Result<FileOffset>,
     ) -> Result<Vec<FileRecords>> {
         let FileRecords {
-            rows, bad, mark, ..
+            rows, bad, offset, ..
         } = records;
         let Some(rows) = rows.filter(|rows| rows.num_rows() > 0) else {
             let time = None;
             return Ok(vec![FileRecords {
                 rows: None,
                 bad,
-                mark,
+                offset,
                 time,
             }]);
         };
@@ -125,18 +125,21 @@ impl FileTime {
         let mut split = Vec::with_capacity(parts.len());
         for (nth, (first, time)) in parts.iter().enumerate() {
             let next = parts.get(nth + 1).map(|(next, _)| *next);
-            let (rows, mark) = match next {
+            let (rows, offset) = match next {
                 // A part is charged with its own memory alone.
-                _ if parts.len() == 1 => (rows.clone(), mark),
-                None => (compact(&rows.slice(*first, rows.num_rows() - first))?, mark),
+                _ if parts.len() == 1 => (rows.clone(), offset),
+                None => (
+                    compact(&rows.slice(*first, rows.num_rows() - first))?,
+                    offset,
+                ),
                 Some(next) => (compact(&rows.slice(*first, next - first))?, place_of(next)?),
             };
-            let before = next.and_then(|_| mark.records());
+            let before = next.and_then(|_| offset.records());
             let is_before = |bad: &Bad| before.is_none_or(|before| bad.at <= Some(before));
             split.push(FileRecords {
                 rows: Some(rows),
                 bad: std::iter::from_fn(|| bad.next_if(is_before)).collect(),
-                mark,
+                offset,
                 time: Some(*time),
             });
         }

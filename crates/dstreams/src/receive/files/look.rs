@@ -9,7 +9,7 @@ use datafusion::object_store::{ObjectMeta, ObjectStore};
 use futures::TryStreamExt;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::mark::{number, number_of};
+use super::file_offset::{number, number_of};
 use crate::error::{Error, Result};
 
 /// The result of one listing.

@@ -12,12 +12,12 @@ mod column;
 mod csv;
 mod decode;
 mod event_time;
+mod file_offset;
 #[cfg(feature = "parquet")]
 mod footer;
 mod hex;
 mod json;
 mod look;
-mod mark;
 mod members;
 mod number;
 mod object;
@@ -39,7 +39,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::object_store::ObjectStore;
 
 use self::column::ColumnBuilder;
-use self::event_time::TimeColumn;
+use self::event_time::EventTimeColumn;
 use self::look::PathFilter;
 use self::root::Root;
 use self::source::FileSource;
@@ -157,7 +157,7 @@ pub struct Files {
     piece: usize,
     finer: FinerTimes,
     only: Only,
-    by_time: Option<TimeColumn>,
+    by_time: Option<EventTimeColumn>,
 }
 
 /// Which files are read.
@@ -328,7 +328,7 @@ impl Files {
     /// # Ok::<(), dstreams::Error>(())
     /// ```
     pub fn by_time(mut self, column: &str, disorder: Duration) -> Self {
-        self.by_time = Some(TimeColumn {
+        self.by_time = Some(EventTimeColumn {
             name: column.to_owned(),
             disorder,
         });

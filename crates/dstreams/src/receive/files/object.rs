@@ -73,7 +73,7 @@ impl Object {
         }
         let mut fetched = self.lock();
         if let Some(error) = &fetched.failed {
-            return Err(told(error));
+            return Err(same_error(error));
         }
         let begun = match fetched.take(from) {
             Some((begin, bytes)) => {
@@ -94,7 +94,7 @@ impl Object {
         let more = match self.fetch(next..until) {
             Ok(more) => more,
             Err(error) => {
-                let again = told(&error);
+                let again = same_error(&error);
                 fetched.failed = Some(error);
                 return Err(again);
             }
@@ -109,14 +109,14 @@ impl Object {
 
     /// Caches this many ranges from now on.
     #[cfg(feature = "parquet")]
-    pub fn keep(&self, ranges: usize) {
+    pub fn cache_ranges(&self, ranges: usize) {
         self.lock().most = ranges.max(1);
     }
 
     /// The store's error, if a request to it failed.
     #[cfg(feature = "parquet")]
     pub fn failed(&self) -> Option<io::Error> {
-        self.lock().failed.as_ref().map(told)
+        self.lock().failed.as_ref().map(same_error)
     }
 
     /// A reader from `from` to the end.
@@ -176,7 +176,7 @@ impl Fetched {
     }
 }
 
-fn told(error: &io::Error) -> io::Error {
+fn same_error(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
 }
 

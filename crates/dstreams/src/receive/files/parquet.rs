@@ -17,8 +17,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use self::fit::{fits, fitted};
 use super::bisect::bisect;
 use super::chunks::{AHEAD, Chunks, FOOTER};
+use super::file_offset::FileOffset;
 use super::footer;
-use super::mark::FileOffset;
 use super::read::{Bad, FileRecords, Reading, RecordSender, not_read};
 use crate::error::{Error, Result};
 use crate::receive::first::{First, HEAD};
@@ -172,7 +172,7 @@ impl Rest<'_> {
             };
             let records = FileRecords {
                 rows: Some(rows).filter(|rows| rows.num_rows() > 0),
-                mark: FileOffset::begun(self.done, hash),
+                offset: FileOffset::begun(self.done, hash),
                 time: None,
                 bad,
             };
@@ -192,12 +192,12 @@ impl Rest<'_> {
             reason: format!("rows {} to {end}: {why}", self.done + 1),
         };
         self.done = end;
-        let mark = FileOffset::begun(end, self.hash);
+        let offset = FileOffset::begun(end, self.hash);
         // The caller finds out when nobody receives it.
         let _ = pieces.push(FileRecords {
             rows: None,
             bad: vec![bad],
-            mark,
+            offset,
             time: None,
         });
     }

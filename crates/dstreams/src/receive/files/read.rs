@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::decode::Decoder;
 use super::event_time::{FileTime, RowPlaces};
-use super::mark::{FileOffset, Identity, number};
+use super::file_offset::{FileOffset, Identity, number};
 use super::root::{OpenFile, Root};
 use super::split::Splitter;
 use super::time::FinerTimes;
@@ -53,7 +53,7 @@ pub(super) struct FileRecords {
     pub rows: Option<RecordBatch>,
     pub bad: Vec<Bad>,
     /// The offset of the file after these records.
-    pub mark: FileOffset,
+    pub offset: FileOffset,
     /// The time that they give before they are pushed, in milliseconds since 1970.
     pub time: Option<i64>,
 }
@@ -89,7 +89,7 @@ pub(super) struct Reading {
     pub finer: FinerTimes,
     pub check: RowCheck,
     /// Its offset from before.
-    pub mark: FileOffset,
+    pub offset: FileOffset,
     /// The time that its records give, if they do.
     pub time: Option<FileTime>,
 }
@@ -97,14 +97,14 @@ pub(super) struct Reading {
 /// Sends pieces, each when the next one is there, so that the last can be marked as the last.
 pub(super) struct RecordSender {
     to: mpsc::Sender<FileRecords>,
-    held: Option<FileRecords>,
+    pending: Option<FileRecords>,
     opened: Option<OpenedFile>,
 }
 
 impl RecordSender {
     /// Sends a piece; returns whether anybody still receives.
     pub fn push(&mut self, piece: FileRecords) -> bool {
-        match self.held.replace(piece) {
+        match self.pending.replace(piece) {
             Some(before) => self.to.blocking_send(before).is_ok(),
             None => !self.to.is_closed(),
         }
@@ -121,7 +121,7 @@ impl Reading {
         let thread = tokio::task::spawn_blocking(move || {
             let mut pieces = RecordSender {
                 to,
-                held: None,
+                pending: None,
                 opened: None,
             };
             let read = match self.format {
@@ -129,18 +129,18 @@ impl Reading {
                 Format::Parquet => super::parquet::read(&self, &mut pieces),
                 _ => self.read_text(&mut pieces),
             };
-            let last = pieces.held.take();
+            let last = pieces.pending.take();
             let last = match &read {
                 Ok(()) => {
                     let identity = pieces.opened.map(|opened| opened.identity);
-                    let mark = FileOffset::Done { identity };
+                    let offset = FileOffset::Done { identity };
                     let last = last.unwrap_or(FileRecords {
                         rows: None,
                         bad: Vec::new(),
-                        mark,
+                        offset,
                         time: None,
                     });
-                    Some(FileRecords { mark, ..last })
+                    Some(FileRecords { offset, ..last })
                 }
                 // Records before the failure count.
                 Err(_) => last,
@@ -181,11 +181,11 @@ impl Reading {
         let mut head = Vec::with_capacity(HEAD);
         let begun = (&mut from).take(HEAD as u64).read_to_end(&mut head);
         begun.map_err(|error| self.unreadable(error))?;
-        let mark = match First::of(&head) {
-            First::Text(mark) => mark,
+        let offset = match First::of(&head) {
+            First::Text(offset) => offset,
             other => return Err(not_read(other)),
         };
-        let from = head[mark..].chain(from);
+        let from = head[offset..].chain(from);
         let before = self.before();
         let splitter = Splitter::new(from, self.format, self.piece, self.line_bytes);
         let mut splitter = splitter.hash_lines(before);
@@ -216,7 +216,7 @@ impl Reading {
             let records = FileRecords {
                 rows,
                 bad: bad.collect(),
-                mark: FileOffset::begun(chunk.last, chunk.hash),
+                offset: FileOffset::begun(chunk.last, chunk.hash),
                 time: None,
             };
             let mut places = places.transpose()?;
@@ -251,7 +251,7 @@ impl Reading {
 
     /// Lines (rows, of Parquet) that were read before.
     pub fn before(&self) -> u64 {
-        match self.mark {
+        match self.offset {
             FileOffset::Begun { lines, .. } => lines,
             FileOffset::Done { .. } => 0,
         }
@@ -267,7 +267,7 @@ impl Reading {
                 hash: Some(*before),
             })
         };
-        match self.mark {
+        match self.offset {
             FileOffset::Begun {
                 hash: Some(before), ..
             } if is_other(&before) => {

@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::file_offset::{FileOffset, Identity};
 use super::look::{ListedFile, Listing};
-use super::mark::{FileOffset, Identity};
 use super::read::OpenedFile;
 use crate::error::Error;
 
@@ -36,7 +36,7 @@ struct KnownFile {
     /// The version last found under this name; `None` if only earlier processes have found it.
     version: Option<u64>,
     /// Its offset.
-    mark: FileOffset,
+    offset: FileOffset,
     /// The last listing that found it.
     look: u64,
     /// Time of the first listing that did not find it.
@@ -45,7 +45,7 @@ struct KnownFile {
 
 /// Changes that a listing reveals.
 #[derive(Default)]
-pub(super) struct News {
+pub(super) struct ListingChanges {
     /// Names that could be listed or read before, and cannot now.
     pub closed: Vec<(String, Error)>,
     /// Files to check: new ones, and those that may have been replaced.
@@ -56,7 +56,7 @@ pub(super) struct News {
 
 /// The state of the file behind a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Is {
+pub(super) enum FileStatus {
     /// Not read yet, or only up to this offset.
     New(FileOffset),
     /// Already read.
@@ -67,16 +67,16 @@ pub(super) enum Is {
 
 impl Seen {
     /// Starts with the offsets of earlier processes.
-    pub fn begin<'a>(&mut self, marks: impl Iterator<Item = (&'a String, &'a u64)>) {
-        for (name, mark) in marks {
-            let (name, mark) = (Arc::<str>::from(name.as_str()), FileOffset::from(*mark));
+    pub fn begin<'a>(&mut self, offsets: impl Iterator<Item = (&'a String, &'a u64)>) {
+        for (name, offset) in offsets {
+            let (name, offset) = (Arc::<str>::from(name.as_str()), FileOffset::from(*offset));
             let (version, look, missing) = (None, 0, None);
-            if let Some(identity) = mark.identity() {
+            if let Some(identity) = offset.identity() {
                 self.done.insert(identity, Arc::clone(&name));
             }
             let known = KnownFile {
                 version,
-                mark,
+                offset,
                 look,
                 missing,
             };
@@ -85,9 +85,14 @@ impl Seen {
     }
 
     /// Takes in the result of a listing at `now`. Files that were not found for `forget_after` are forgotten.
-    pub fn looked(&mut self, found: Listing, now: Instant, forget_after: Duration) -> News {
+    pub fn looked(
+        &mut self,
+        found: Listing,
+        now: Instant,
+        forget_after: Duration,
+    ) -> ListingChanges {
         self.looks += 1;
-        let mut news = News::default();
+        let mut news = ListingChanges::default();
         for entry in found.files {
             match self.files.get_mut(&*entry.name) {
                 Some(known) if known.missing.is_none() && known.version == Some(entry.version) => {
@@ -117,7 +122,7 @@ impl Seen {
         });
         if !news.forgotten.is_empty() {
             let done = self.files.iter();
-            let done = done.filter_map(|(name, known)| Some((known.mark.identity()?, name)));
+            let done = done.filter_map(|(name, known)| Some((known.offset.identity()?, name)));
             self.done = done.map(|(id, name)| (id, Arc::clone(name))).collect();
         }
         let closed = std::mem::take(&mut self.closed);
@@ -131,20 +136,24 @@ impl Seen {
     }
 
     /// The state of a file that was found, without opening it.
-    pub fn is(&mut self, entry: &ListedFile, opened: Option<OpenedFile>) -> Is {
+    pub fn status(&mut self, entry: &ListedFile, opened: Option<OpenedFile>) -> FileStatus {
         let Some(known) = self.files.get_mut(&*entry.name) else {
-            return Is::New(FileOffset::NONE);
+            return FileStatus::New(FileOffset::NONE);
         };
         known.missing = None;
-        if known.version.is_none() && !matches!(known.mark, FileOffset::Done { .. }) {
-            return Is::New(known.mark);
+        if known.version.is_none() && !matches!(known.offset, FileOffset::Done { .. }) {
+            return FileStatus::New(known.offset);
         }
         let before = known.version.replace(entry.version);
-        let same = match (known.mark.identity(), opened) {
+        let same = match (known.offset.identity(), opened) {
             (Some(read), Some(opened)) => read == opened.identity,
             _ => before.is_none_or(|before| before == entry.version),
         };
-        if same { Is::Known } else { Is::Other }
+        if same {
+            FileStatus::Known
+        } else {
+            FileStatus::Other
+        }
     }
 
     /// Notes that this file is about to be read.
@@ -152,7 +161,7 @@ impl Seen {
         let name = Arc::<str>::from(entry.name);
         let known = KnownFile {
             version: Some(entry.version),
-            mark: FileOffset::NONE,
+            offset: FileOffset::NONE,
             look: self.looks,
             missing: None,
         };
@@ -188,7 +197,7 @@ impl Seen {
 
     fn is_done(&mut self, name: &Arc<str>, identity: Option<Identity>) {
         if let Some(known) = self.files.get_mut(name) {
-            known.mark = FileOffset::Done { identity };
+            known.offset = FileOffset::Done { identity };
         }
         if let Some(identity) = identity {
             self.done.insert(identity, Arc::clone(name));
@@ -247,14 +256,14 @@ mod tests {
     }
 
     impl Looks {
-        fn begin(marks: &[(&str, u64)]) -> Self {
-            let mark = |(name, number): &(&str, u64)| {
+        fn begin(offsets: &[(&str, u64)]) -> Self {
+            let offset = |(name, number): &(&str, u64)| {
                 let identity = Some(Identity::of_number(*number));
                 ((*name).to_owned(), u64::from(FileOffset::Done { identity }))
             };
-            let marks: Vec<_> = marks.iter().map(mark).collect();
+            let offsets: Vec<_> = offsets.iter().map(offset).collect();
             let mut seen = Seen::default();
-            seen.begin(marks.iter().map(|(name, mark)| (name, mark)));
+            seen.begin(offsets.iter().map(|(name, offset)| (name, offset)));
             Looks(seen, Instant::now())
         }
 
@@ -281,8 +290,8 @@ mod tests {
             let (mut read, mut other) = (String::new(), String::new());
             for entry in news.unsure {
                 let now = opened(entry.version);
-                match self.0.is(&entry, Some(now)) {
-                    Is::New(FileOffset::NONE) => {
+                match self.0.status(&entry, Some(now)) {
+                    FileStatus::New(FileOffset::NONE) => {
                         let as_one = self.0.read_as(now.identity).is_some();
                         let name = self.0.found(entry);
                         match as_one {
@@ -293,9 +302,9 @@ mod tests {
                             }
                         }
                     }
-                    Is::New(mark) => panic!("{mark:?}"),
-                    Is::Other => other += &entry.name,
-                    Is::Known => {}
+                    FileStatus::New(offset) => panic!("{offset:?}"),
+                    FileStatus::Other => other += &entry.name,
+                    FileStatus::Known => {}
                 }
             }
             let mut gone = news.forgotten;

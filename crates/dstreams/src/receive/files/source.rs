@@ -12,15 +12,15 @@ use datafusion::arrow::datatypes::SchemaRef;
 
 use super::Files;
 use super::event_time::FileTime;
+use super::file_offset::{FileOffset, Identity};
 use super::look::{ListedFile, Listing};
-use super::mark::{FileOffset, Identity};
 use super::read::{Bad, OpenedFile, Reading};
 use super::root::Root;
-use super::seen::{Is, Seen};
+use super::seen::{FileStatus, Seen};
 use crate::error::{BoxError, Result};
 use crate::receive::dead_letter::Letter;
 use crate::receive::ingest::Ingest;
-use crate::receive::source::{Closing, Source, SourcePlacement};
+use crate::receive::source::{Source, SourcePlacement, StopSignal};
 use crate::stream::format::Format;
 use crate::stream::record::{Record, RowCheck, check_rows, checked_schema, plain_schema};
 
@@ -52,7 +52,7 @@ pub(super) struct FileSource {
 struct Fresh {
     entry: ListedFile,
     opened: Option<OpenedFile>,
-    mark: FileOffset,
+    offset: FileOffset,
 }
 
 #[async_trait]
@@ -75,9 +75,9 @@ impl Source for FileSource {
         SourcePlacement::Master
     }
 
-    async fn run(mut self: Box<Self>, ingest: Ingest, closing: Closing) -> Result<(), BoxError> {
+    async fn run(mut self: Box<Self>, ingest: Ingest, closing: StopSignal) -> Result<(), BoxError> {
         let root = self.files.root.clone()?;
-        self.seen.begin(ingest.positions().iter());
+        self.seen.begin(ingest.offsets().iter());
         if let Some(by) = &self.files.by_time {
             let column = by.index_in(&self.schema).map_err(BoxError::from)?;
             self.time = Some(FileTime::new(column, by.disorder, ingest.interval()));
@@ -157,16 +157,16 @@ impl FileSource {
         let opened = root.known(names).await;
         let (mut fresh, mut others) = (Vec::new(), Vec::new());
         for (entry, opened) in news.unsure.into_iter().zip(opened) {
-            match self.seen.is(&entry, opened) {
+            match self.seen.status(&entry, opened) {
                 // A writer may be about to fill it.
-                Is::New(_) if opened.is_some_and(|opened| opened.bytes == 0) => {}
-                Is::New(mark) => fresh.push(Fresh {
+                FileStatus::New(_) if opened.is_some_and(|opened| opened.bytes == 0) => {}
+                FileStatus::New(offset) => fresh.push(Fresh {
                     entry,
                     opened,
-                    mark,
+                    offset,
                 }),
-                Is::Other => others.push(entry.name),
-                Is::Known => {}
+                FileStatus::Other => others.push(entry.name),
+                FileStatus::Known => {}
             }
         }
         for name in others.iter().take(MAX_REPLACED_REPORTED) {
@@ -187,14 +187,14 @@ impl FileSource {
         root: &Root,
         fresh: Fresh,
         ingest: &Ingest,
-        closing: &Closing,
+        closing: &StopSignal,
     ) -> Result<()> {
         let name = self.seen.found(fresh.entry);
         let identity = fresh.opened.map(|opened| opened.identity);
-        let identity = identity.filter(|_| fresh.mark == FileOffset::NONE);
+        let identity = identity.filter(|_| fresh.offset == FileOffset::NONE);
         match identity.filter(|file| self.is_read(root, &name, *file, ingest)) {
-            Some(file) => self.mark_named(&name, file, ingest).await,
-            None => self.read(root, &name, fresh.mark, ingest, closing).await,
+            Some(file) => self.record_alias(&name, file, ingest).await,
+            None => self.read(root, &name, fresh.offset, ingest, closing).await,
         }
     }
 
@@ -214,13 +214,18 @@ impl FileSource {
     }
 
     /// Records another name of a file that was read.
-    async fn mark_named(&mut self, name: &Arc<str>, file: Identity, ingest: &Ingest) -> Result<()> {
+    async fn record_alias(
+        &mut self,
+        name: &Arc<str>,
+        file: Identity,
+        ingest: &Ingest,
+    ) -> Result<()> {
         self.seen.is_named(name, file);
         let none = RecordBatch::new_empty(Arc::clone(&self.schema));
-        let mark = FileOffset::Done {
+        let offset = FileOffset::Done {
             identity: Some(file),
         };
-        self.push(none, name, mark, ingest).await
+        self.push(none, name, offset, ingest).await
     }
 
     /// The offset travels with the records, so this does not wait until they are safe.
@@ -228,10 +233,10 @@ impl FileSource {
         &mut self,
         rows: RecordBatch,
         name: &Arc<str>,
-        mark: FileOffset,
+        offset: FileOffset,
         ingest: &Ingest,
     ) -> Result<()> {
-        let taken = ingest.0.take_in(rows, Some((name, mark.into()))).await?;
+        let taken = ingest.0.take_in(rows, Some((name, offset.into()))).await?;
         self.block = taken.or(self.block);
         Ok(())
     }
@@ -241,9 +246,9 @@ impl FileSource {
         &mut self,
         root: &Root,
         name: &Arc<str>,
-        mark: FileOffset,
+        offset: FileOffset,
         ingest: &Ingest,
-        closing: &Closing,
+        closing: &StopSignal,
     ) -> Result<()> {
         let reading = Reading {
             root: root.clone(),
@@ -257,7 +262,7 @@ impl FileSource {
             finer: self.files.finer,
             check: self.check,
             line_bytes: ingest.0.line_bytes,
-            mark,
+            offset,
             time: self.time.clone(),
         };
         let (mut pieces, thread) = reading.start();
@@ -277,7 +282,7 @@ impl FileSource {
             add_dead_letters(root, name, piece.bad, ingest).await;
             let rows = piece.rows;
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
-            self.push(rows, name, piece.mark, ingest).await?;
+            self.push(rows, name, piece.offset, ingest).await?;
         }
         let failed = match thread.await {
             Ok((opened, read)) => {

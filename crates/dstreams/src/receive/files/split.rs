@@ -12,7 +12,7 @@ use super::read::Bad;
 use crate::stream::format::Format;
 
 /// Bytes stored of a line over the limit.
-pub(super) const KEPT: usize = 64 << 10;
+pub(super) const STORED_BYTES: usize = 64 << 10;
 
 /// The place of a record in its chunk, without the line feed at its end, and its first line.
 #[derive(Debug, Clone, Copy)]
@@ -214,7 +214,7 @@ impl<R: Read> Splitter<R> {
         let line = &rest[..end.unwrap_or(rest.len())];
         let bad = Bad {
             at: None,
-            bytes: line[..line.len().min(KEPT)].to_vec(),
+            bytes: line[..line.len().min(STORED_BYTES)].to_vec(),
             length: line.len() as u64,
             reason: String::new(),
         };
@@ -239,7 +239,7 @@ impl<R: Read> Splitter<R> {
         };
         let end = memchr::memchr(b'\n', &chunk.bytes);
         let more = &chunk.bytes[..end.unwrap_or(chunk.bytes.len())];
-        let kept = more.len().min(KEPT - bad.bytes.len());
+        let kept = more.len().min(STORED_BYTES - bad.bytes.len());
         bad.bytes.extend_from_slice(&more[..kept]);
         bad.length += more.len() as u64;
         match end {

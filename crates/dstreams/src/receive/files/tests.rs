@@ -10,12 +10,12 @@ use dstreams_control::ReceiverId;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::mark::FileOffset;
+use super::file_offset::FileOffset;
 use super::*;
 use crate::blocks::{Block, Budget};
 use crate::config::Config;
 use crate::receive::ingest::Ingest;
-use crate::receive::source::Closing;
+use crate::receive::source::StopSignal;
 use crate::receive::{DeadLetters, Intake};
 use crate::stream::record::records_of;
 
@@ -38,14 +38,14 @@ pub(super) fn read<T: Record>(
         budget,
         dead.clone(),
     );
-    let intake = Arc::new(intake.with_positions(positions));
+    let intake = Arc::new(intake.with_offsets(positions));
     let source = Box::new(files.clone().once().source::<T>().unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().unwrap();
-    let run = source.run(Ingest(Arc::clone(&intake)), Closing::default());
+    let run = source.run(Ingest(Arc::clone(&intake)), StopSignal::default());
     runtime.block_on(run).unwrap();
     let blocks = intake.seal(false);
-    let marks = blocks.iter().flat_map(|block| block.marks.clone());
+    let marks = blocks.iter().flat_map(|block| block.offsets.clone());
     let marks = marks.map(|(key, done)| (key.to_string(), done)).collect();
     let dead = dead.counts().values().sum();
     (blocks, marks, dead)
@@ -78,7 +78,7 @@ fn resumes_after_any_block<T: Record + PartialEq + std::fmt::Debug>(
     for kept in 0..=blocks.len() {
         let mut positions = Positions::new();
         for block in &blocks[..kept] {
-            let marks = block.marks.iter();
+            let marks = block.offsets.iter();
             positions.extend(marks.map(|(key, done)| (key.to_string(), *done)));
         }
         let (more, _, _) = read::<T>(files, positions);
@@ -218,7 +218,7 @@ fn a_file_that_became_shorter_since_it_was_read_is_a_dead_letter() {
 /// The offsets of a program that was killed in the middle of reading files in small pieces.
 fn begun<T: Record>(files: &Files) -> Positions {
     let (blocks, _, _) = read::<T>(files, Positions::new());
-    let marks = blocks[blocks.len() / 2].marks.iter();
+    let marks = blocks[blocks.len() / 2].offsets.iter();
     marks.map(|(key, mark)| (key.to_string(), *mark)).collect()
 }
 
@@ -274,7 +274,7 @@ fn a_file_is_resumed_only_if_its_lines_are_those_that_were_read() {
         assert_eq!((rows::<String>(&blocks).len(), dead), (3, 2));
         for block in &blocks {
             let marks = block
-                .marks
+                .offsets
                 .iter()
                 .map(|(key, mark)| (key.to_string(), *mark));
             let (more, _, _) = read::<String>(&files(700), marks.collect());

@@ -100,7 +100,7 @@ fn read(mut bytes: &[u8], cuts: &[(usize, Between)], clean: bool) -> Read {
     lines.finish(clean, &mut bad);
     take(&mut lines, true, &mut good);
     let bad = bad.iter().inspect(|line| {
-        assert!(line.bytes.len() <= KEPT && line.bytes.len() as u64 <= line.length);
+        assert!(line.bytes.len() <= STORED_BYTES && line.bytes.len() as u64 <= line.length);
     });
     let bad = bad.map(|line| line.length).collect();
     drop(lines);

@@ -139,7 +139,7 @@ impl HistoryPartition {
         self.before = self.version.replace(batch);
         self.released = released;
         self.off_time = Some(sorted.off_time);
-        self.let_go(batch);
+        self.evict(batch);
         kept.iter().cloned().for_each(|piece| self.add(piece));
         self.changes.add(batch, count, self.rows, kept);
         Ok(())
@@ -171,12 +171,12 @@ impl HistoryPartition {
         self.pieces.entry(piece.interval).or_default().push(piece);
     }
 
-    fn let_go(&mut self, batch: BatchTime) {
+    fn evict(&mut self, batch: BatchTime) {
         let by_time = matches!(self.spec.recall, Recall::ByTime { .. });
         while let Some(first) = self.pieces.first_entry()
             && match by_time {
                 true => *first.key() <= self.released.before,
-                false => self.spec.lets_go(*first.key(), batch),
+                false => self.spec.evicts(*first.key(), batch),
             }
         {
             let gone = first.remove();

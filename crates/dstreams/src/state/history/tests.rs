@@ -128,7 +128,7 @@ fn run(
                     };
                     parts.push((on.is_none(), in_one(|to| captured.write(to)).unwrap()));
                 }
-                history.covered(batch);
+                history.checkpointed(batch);
                 since = Some(batch);
             }
             Then::Restart => {
@@ -280,7 +280,7 @@ fn damaged_bytes_and_other_histories_are_refused() {
 fn a_checkpoint_has_the_rows_since_the_last_one() {
     let mut history = example();
     assert!(matches!(history.capture(None), Some((None, _))));
-    history.covered(BatchTime(500));
+    history.checkpointed(BatchTime(500));
     assert!(history.capture(Some(BatchTime(500))).is_none());
     let spec = history.spec();
     history

@@ -37,7 +37,7 @@ pub struct HistorySnapshot {
 impl HistorySnapshot {
     /// Writes the pieces. Only some of their rows are copied at a time.
     pub fn write(&self, to: &mut ByteOutput<'_>) -> Result<()> {
-        to.put_bytes(self.spec.holds().as_bytes())?;
+        to.put_bytes(self.spec.contents().as_bytes())?;
         to.put_number(self.version.map_or(0, BatchTime::millis))?;
         to.put_number(self.released.before as u64)?;
         to.put_number(self.released.now as u64)?;
@@ -64,7 +64,7 @@ impl HistorySnapshot {
     }
 
     fn read(spec: Arc<HistorySpec>, from: &mut ByteInput<'_>) -> Result<Self> {
-        let (theirs, ours) = (from.text()?, spec.holds());
+        let (theirs, ours) = (from.text()?, spec.contents());
         if theirs != ours {
             return Err(wrong(format!(
                 "they are a history of {theirs}, this program has one of {ours}"
@@ -169,7 +169,7 @@ impl HistoryPartition {
         self.version = self.version.max(snapshot.version);
         self.released = snapshot.released;
         if let Some(version) = self.version {
-            self.let_go(version);
+            self.evict(version);
         }
     }
 
@@ -185,9 +185,9 @@ impl HistoryPartition {
     }
 
     /// A checkpoint of `batch` is complete.
-    pub fn covered(&mut self, batch: BatchTime) {
+    pub fn checkpointed(&mut self, batch: BatchTime) {
         if let Some(version) = self.version {
-            self.changes.covered(batch, version);
+            self.changes.checkpointed(batch, version);
         }
     }
 

@@ -32,7 +32,7 @@ struct Candidates {
     changed: usize,
     affected: usize,
     /// Whether the state had the pane before, and the version of its result.
-    there: Vec<bool>,
+    existed: Vec<bool>,
     versions: Vec<u32>,
     /// The panes as the batch leaves them.
     panes: Parts,
@@ -60,8 +60,12 @@ impl KeyedState {
         of: &ByTimeSpec,
     ) -> Result<(Delta, BatchOutputs)> {
         let now = self.candidates(batch, rows, of)?;
-        let count = now.there.len();
-        let (tells, ends, time) = (of.rule.tells(batch), of.rule.ends(batch), millis(batch));
+        let count = now.existed.len();
+        let (tells, ends, time) = (
+            of.rule.has_first_results(batch),
+            of.rule.ends(batch),
+            millis(batch),
+        );
         let intervals = now.keys[0].as_primitive::<Int64Type>().values();
         let differs = any_distinct(&now.before, &now.after, count)?;
         let mut versions = now.versions.clone();
@@ -69,12 +73,12 @@ impl KeyedState {
             (vec![0; count], vec![false; count], vec![false; count]);
         for row in 0..count {
             let (interval, version) = (intervals[row], &mut versions[row]);
-            let told_at = of.rule.told_at(interval);
+            let first_result_at = of.rule.first_result_at(interval);
             let has_ended = *version & ENDED > 0;
             kinds[row] = match *version {
                 // Its slack is over, and nobody had it before: the first result comes late.
-                0 if !now.there[row] && told_at < time => CORRECTED,
-                0 if told_at <= time && tells => FIRST,
+                0 if !now.existed[row] && first_result_at < time => CORRECTED,
+                0 if first_result_at <= time && tells => FIRST,
                 0 => 0,
                 _ if !has_ended && differs.value(row) => CORRECTED,
                 _ => 0,
@@ -85,8 +89,8 @@ impl KeyedState {
                 *version |= ENDED;
             }
             let drops = *version & ENDED > 0 && of.rule.dropped_at(interval) <= time;
-            gone[row] = drops && now.there[row];
-            let new = row < now.affected && !now.there[row];
+            gone[row] = drops && now.existed[row];
+            let new = row < now.affected && !now.existed[row];
             kept[row] = !drops && (row < now.changed || new || *version != now.versions[row]);
         }
         let versions: ArrayRef = Arc::new(UInt32Array::from(versions));
@@ -159,7 +163,7 @@ impl KeyedState {
         };
         let (mut parts, mut has) = (parts_of(&found, &of.plan)?, vec![false; found.len()]);
         for (pane, has) in has.iter_mut().enumerate() {
-            *has = found.is_there(pane) && of.count.is_none_or(|count| parts[count][pane] > 0);
+            *has = found.exists(pane) && of.count.is_none_or(|count| parts[count][pane] > 0);
             if !*has {
                 parts.iter_mut().for_each(|column| column[pane] = 0);
             }
@@ -171,13 +175,13 @@ impl KeyedState {
         let versions = found.value(self.spec.schema.fields().len() - self.spec.keys - 1)?;
         let versions = versions.as_primitive::<UInt32Type>().iter().take(count);
         let versions = versions.map(|version| version.unwrap_or(0)).collect();
-        let there = (0..count).map(|key| found.is_there(key)).collect();
+        let existed = (0..count).map(|key| found.exists(key)).collect();
         parts.iter_mut().for_each(|column| column.truncate(count));
         Ok(Candidates {
             keys,
             changed,
             affected,
-            there,
+            existed,
             versions,
             panes: parts,
             before,
@@ -228,20 +232,20 @@ impl KeyedState {
         has: &[bool],
     ) -> Result<Vec<ArrayRef>> {
         let count = keys[0].len();
-        let (results, there) = self.sums(of, panes, parts, has, count)?;
-        let there = BooleanArray::from(there);
+        let (results, existed) = self.sums(of, panes, parts, has, count)?;
+        let existed = BooleanArray::from(existed);
         let mut columns = keys.to_vec();
         columns.extend(self.part_columns(results)?);
         let fields = self.spec.schema.fields()[..columns.len()].to_vec();
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-        if there.true_count() == count {
+        if existed.true_count() == count {
             return of.results(&rows, self.spec.keys);
         }
-        let rows = filter_record_batch(&rows, &there)?;
+        let rows = filter_record_batch(&rows, &existed)?;
         let mut next = 0;
-        let places = there.values().iter().map(|there| {
-            next += u32::from(there);
-            there.then(|| next - 1)
+        let places = existed.values().iter().map(|existed| {
+            next += u32::from(existed);
+            existed.then(|| next - 1)
         });
         let places: UInt32Array = places.collect();
         let results = of.results(&rows, self.spec.keys)?;
@@ -258,10 +262,10 @@ impl KeyedState {
         has: &[bool],
         count: usize,
     ) -> Result<(Parts, Vec<bool>)> {
-        let mut there = vec![false; count];
+        let mut existed = vec![false; count];
         if let [own] = &panes.of[..] {
-            own.iter().for_each(|pane| there[*pane] = has[*pane]);
-            return Ok((parts.clone(), there));
+            own.iter().for_each(|pane| existed[*pane] = has[*pane]);
+            return Ok((parts.clone(), existed));
         }
         let combine = self.combine(&of.plan)?;
         let mut sums: Parts = vec![vec![0; count]; parts.len()];
@@ -277,16 +281,16 @@ impl KeyedState {
                     let parts = &parts[part.clone()];
                     for (at, combine) in combine[part].iter().enumerate().rev() {
                         let later = |before: usize| parts[at - before][*pane];
-                        sums[at][result] = match there[result] {
+                        sums[at][result] = match existed[result] {
                             true => combine.apply(|before| sums[at - before][result], later),
                             false => later(0),
                         };
                     }
                 }
-                there[result] = true;
+                existed[result] = true;
             }
         }
-        Ok((sums, there))
+        Ok((sums, existed))
     }
 
     /// The results that are not final as rows of the state: with the parts of the whole result in place of its pane's.
@@ -311,7 +315,7 @@ impl KeyedState {
             let found = self.partition.latest_at(&panes.keys, version)?;
             let parts = parts_of(&found, &of.plan)?;
             let has = (0..found.len()).map(|pane| {
-                found.is_there(pane) && of.count.is_none_or(|count| parts[count][pane] > 0)
+                found.exists(pane) && of.count.is_none_or(|count| parts[count][pane] > 0)
             });
             let has: Vec<bool> = has.collect();
             let (sums, _) = self.sums(of, &panes, &parts, &has, rows.num_rows())?;

@@ -70,7 +70,7 @@ impl KeyedState {
         let timers = self.timers(&found, &due, &there);
         let applied = tracker.apply(&Events {
             time: batch,
-            there: &there,
+            has_state: &there,
             states,
             rows,
             key_of: &key_of,
@@ -86,13 +86,13 @@ impl KeyedState {
         let times = times_of(&found, &applied, lifetime, batch, &had_event);
         let mut kept = vec![false; found.len()];
         applied
-            .kept
+            .live
             .iter()
             .for_each(|key| kept[*key as usize] = true);
-        let gone = (0..found.len()).filter(|key| found.is_there(*key) && !kept[*key]);
+        let gone = (0..found.len()).filter(|key| found.exists(*key) && !kept[*key]);
         let gone: Vec<u32> = gone.map(|key| key as u32).collect();
         let pick = |places: Vec<u32>| take_rows(&all, places);
-        let mut columns = pick(applied.kept)?.columns().to_vec();
+        let mut columns = pick(applied.live)?.columns().to_vec();
         columns.extend(applied.states.columns().iter().cloned());
         let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
         dropped.push(pick(gone)?);
@@ -173,7 +173,7 @@ fn times_of(
     batch: BatchTime,
     had_event: &HadEvent,
 ) -> EventTimes {
-    let kept = || applied.kept.iter().map(|key| *key as usize);
+    let kept = || applied.live.iter().map(|key| *key as usize);
     let before = |key: usize, of: fn(KeyTimes) -> BatchTime| found.times(key).map_or(batch, of);
     let last = |key: usize| match had_event.is(key) {
         true => batch.millis(),

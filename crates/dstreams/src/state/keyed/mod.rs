@@ -300,9 +300,9 @@ impl KeyedState {
     }
 
     /// A checkpoint of `batch` is complete.
-    pub fn covered(&mut self, batch: BatchTime) {
+    pub fn checkpointed(&mut self, batch: BatchTime) {
         if let Some(version) = self.partition.version() {
-            self.changes.covered(batch, version);
+            self.changes.checkpointed(batch, version);
         }
     }
 

@@ -35,7 +35,7 @@ impl KeyedState {
         // The row of each key in the results.
         let mut next = 0u32;
         let row_of = (0..found.len()).map(|key| {
-            let is_there = found.is_there(key);
+            let is_there = found.exists(key);
             let row = is_there.then_some(next);
             next += u32::from(is_there);
             row

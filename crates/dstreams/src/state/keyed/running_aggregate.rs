@@ -28,7 +28,7 @@ impl KeyedState {
         let (_, mut columns, key_of) = self.keys_of(rows)?;
         let found = self.partition.latest(&columns)?;
         let mut parts = parts_of(&found, plan)?;
-        let has: Vec<bool> = (0..found.len()).map(|key| found.is_there(key)).collect();
+        let has: Vec<bool> = (0..found.len()).map(|key| found.exists(key)).collect();
         self.merge(plan, &mut parts, &has, rows, &key_of)?;
         columns.extend(self.part_columns(parts)?);
         let rows = RecordBatch::try_new(Arc::clone(&self.spec.schema), columns)?;
@@ -64,8 +64,8 @@ impl KeyedState {
             false => self.partition.latest(&columns)?,
         };
         let there = unexpired(&found, until.map(BatchTime::millis));
-        if there.true_count() < found.there() {
-            let ended = (0..found.len()).map(|key| found.is_there(key) && !there.value(key));
+        if there.true_count() < found.existing() {
+            let ended = (0..found.len()).map(|key| found.exists(key) && !there.value(key));
             let ended: BooleanArray = ended.map(Some).collect();
             timed_out.push(self.rows_of(&columns, &found.values()?, &ended)?);
         }

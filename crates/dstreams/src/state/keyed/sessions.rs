@@ -23,7 +23,7 @@ use crate::plan::{session_parts, session_results};
 use crate::state::accumulators::{Combine, bits_of, bits_of_partial, column_of};
 use crate::state::key_slots::key_schema;
 use crate::state::versioned::Delta;
-use crate::stream::session_rule::Standing;
+use crate::stream::session_rule::SessionStatus;
 use crate::stream::sessions::{SessionOp, kind};
 
 /// Partial results of records of one key that are of one session.
@@ -86,7 +86,7 @@ impl KeyedState {
             true => (self.partition).latest_at(keys.columns(), self.before(batch))?,
             false => self.partition.latest(keys.columns())?,
         };
-        let mut pieces = SessionPieces::held(op, &found.value(0)?, &self.spec.schema)?;
+        let mut pieces = SessionPieces::open(op, &found.value(0)?, &self.spec.schema)?;
         pieces.add(rows, &key_of)?;
         let (mut emitted, mut open) = (Emitted::default(), Combined::default());
         let (mut kept, mut lengths, mut gone) = (Vec::new(), Vec::new(), Vec::new());
@@ -99,7 +99,7 @@ impl KeyedState {
             late += pieces.end(from..to, batch, &mut emitted, &mut open);
             from = to;
             match open.len() - before {
-                0 if found.is_there(key as usize) => gone.push(key),
+                0 if found.exists(key as usize) => gone.push(key),
                 0 => {}
                 length => {
                     kept.push(key);
@@ -132,7 +132,7 @@ impl KeyedState {
         }
         let whole = rows.into_iter().map(|rows| {
             let mut columns = rows.columns().to_vec();
-            let pieces = SessionPieces::held(op, &columns[op.keys], &self.spec.schema)?;
+            let pieces = SessionPieces::open(op, &columns[op.keys], &self.spec.schema)?;
             let (mut open, mut lengths) = (Combined::default(), vec![0; rows.num_rows()]);
             let mut from = 0;
             while let Some(first) = pieces.pieces.get(from) {
@@ -198,7 +198,7 @@ fn picked(columns: &[ArrayRef], places: Vec<u32>) -> Result<Vec<ArrayRef>> {
 
 impl<'a> SessionPieces<'a> {
     /// The open sessions of keys, from their lists.
-    fn held(op: &'a SessionOp, lists: &ArrayRef, held: &Schema) -> Result<Self> {
+    fn open(op: &'a SessionOp, lists: &ArrayRef, held: &Schema) -> Result<Self> {
         let lists = lists.as_list::<i32>();
         let items = lists.values().as_struct().columns();
         let parts = items.iter().map(|column| Ok(bits_of(column)?.to_vec()));
@@ -274,10 +274,10 @@ impl<'a> SessionPieces<'a> {
             let was_open = self.pieces[of.clone()]
                 .iter()
                 .any(|it| it.place < self.held);
-            match self.op.rule.standing(last, batch) {
-                Standing::Open => self.keep(of, open),
-                Standing::WasOver if !was_open => late += self.late(of, emitted),
-                Standing::Over | Standing::WasOver => {
+            match self.op.rule.status(last, batch) {
+                SessionStatus::Open => self.keep_open(of, open),
+                SessionStatus::WasOver if !was_open => late += self.late(of, emitted),
+                SessionStatus::Over | SessionStatus::WasOver => {
                     emitted.push(self, &self.pieces[of], kind::ENDED);
                 }
             }
@@ -286,7 +286,7 @@ impl<'a> SessionPieces<'a> {
     }
 
     /// A session that stays open, in items that are apart where earlier sessions are cut.
-    fn keep(&mut self, of: std::ops::Range<usize>, open: &mut Combined) {
+    fn keep_open(&mut self, of: std::ops::Range<usize>, open: &mut Combined) {
         let start = self.pieces[of.start].start;
         let cuts_before =
             |piece: &SessionPiece| self.cuts.partition_point(|cut| *cut <= piece.start);

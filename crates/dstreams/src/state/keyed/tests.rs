@@ -11,7 +11,7 @@ use dstreams_control::{BatchTime, Due};
 
 use super::KeyedState;
 use crate::encoding::{ByteInput, in_one};
-use crate::plan::{ByTimeSpec, KeyedSpec, StateSpec, Update, Views, held_sessions};
+use crate::plan::{ByTimeSpec, KeyedSpec, StateSpec, Update, Views, session_state_schema};
 use crate::state::capture::Captured;
 use crate::stream::agg::{AggPart, AggPlan, Finish, Function};
 use crate::stream::event_time::IntervalRule;
@@ -126,7 +126,7 @@ fn by_time_over(over: i64) -> Arc<KeyedSpec> {
         finish: vec![Finish::Part(0), Finish::Part(1)],
     };
     let spec = ByTimeSpec::new(plan, IntervalRule { over, ..RULE }, emitted.clone());
-    let schema = spec.held(&<((i64, i64), (i64, i64))>::schema());
+    let schema = spec.state_schema(&<((i64, i64), (i64, i64))>::schema());
     Arc::new(KeyedSpec {
         name: "by time".into(),
         keys: 2,
@@ -219,7 +219,7 @@ fn sessions(longest: Option<i64>) -> Arc<KeyedSpec> {
         emitted: Arc::new(Schema::new(emitted)),
         late: Arc::new(Readers::new("late records".into())),
     });
-    let schema = held_sessions(&PartialSession::schema(), 1);
+    let schema = session_state_schema(&PartialSession::schema(), 1);
     let mapped = Some(Arc::clone(&op.emitted));
     Arc::new(KeyedSpec {
         name: "sessions".into(),
@@ -329,7 +329,7 @@ fn behaves_like_the_original(case: &Case) {
             content,
         };
         captured.push(in_one(|to| captured_now.write(to)).unwrap());
-        state.covered(time);
+        state.checkpointed(time);
         // Once, as if the last checkpoint were unknown.
         since = Some(time).filter(|_| batch != 25);
         let mut restored = empty(&spec);
@@ -386,7 +386,7 @@ fn a_state_by_time_describes_its_columns() {
     let wanted = "[AggPart { function: Count, column: None }, AggPart { function: Sum, column: Some(\"value\") }] by event \
                   time every 200 ms and 2 column(s), [\"key_key Int64\", \"key_value Int64\", \"value_key Int64\", \
                   \"value_value Int64\", \"$version UInt32\"]";
-    assert_eq!(by_time().holds(), wanted);
+    assert_eq!(by_time().contents(), wanted);
 }
 
 /// Batches without rows before the one that is due change nothing and give nothing; that one does something.
@@ -461,7 +461,7 @@ fn a_state_of_sessions_is_bounded() {
 #[test]
 fn a_state_of_sessions_describes_its_columns_and_times() {
     let spec = sessions(Some(300));
-    let holds = spec.holds();
+    let holds = spec.contents();
     assert!(
         holds.contains("by sessions and 1 key column(s), [\""),
         "{holds}"

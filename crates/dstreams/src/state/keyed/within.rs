@@ -55,7 +55,7 @@ impl KeyedState {
         };
         let all = concat_batches(&op.records, rows)?;
         let key_of: Vec<usize> = key_of.into_iter().flatten().collect();
-        let held = found.values()?;
+        let buffered = found.values()?;
         let [first, second] = op.widths;
         let from = op.keys + 1;
         let values = [
@@ -67,8 +67,8 @@ impl KeyedState {
             op,
             now: batch.millis() as i64,
             sides: [
-                Side::new(&held[0], values[0], keys.num_rows())?,
-                Side::new(&held[1], values[1], keys.num_rows())?,
+                Side::new(&buffered[0], values[0], keys.num_rows())?,
+                Side::new(&buffered[1], values[1], keys.num_rows())?,
             ],
             results: JoinResults::new(op, keys.columns()),
         };
@@ -77,14 +77,14 @@ impl KeyedState {
         let mut kept = Vec::new();
         let mut last = Vec::new();
         let mut gone = Vec::new();
-        let mut lists = [HeldColumns::default(), HeldColumns::default()];
+        let mut lists = [BufferedColumns::default(), BufferedColumns::default()];
         for key in 0..keys.num_rows() {
-            match join.let_go(key, &mut lists)? {
+            match join.evict(key, &mut lists)? {
                 Some(leaves) => {
                     kept.push(key as u32);
                     last.push((leaves.max(0) as u64).saturating_sub(longest));
                 }
-                None if found.is_there(key) => gone.push(key as u32),
+                None if found.exists(key) => gone.push(key as u32),
                 None => {}
             }
         }
@@ -116,7 +116,7 @@ struct Side {
     /// Whether each was in a pair.
     joined: Vec<bool>,
     /// The places of those held of each key.
-    held: Vec<Range<u32>>,
+    buffered: Vec<Range<u32>>,
     /// The places of the others by key, in order for each.
     fresh: Vec<u32>,
     /// Where the places of each key begin in `fresh`, and where the last ones end.
@@ -136,12 +136,12 @@ impl Side {
         let at = items.column(0).as_primitive::<Int64Type>();
         let joined = items.column(1).as_boolean();
         let both = items.columns()[2..].iter().zip(values);
-        let both = both.map(|(held, new)| Ok(concat(&[held.as_ref(), new.as_ref()])?));
+        let both = both.map(|(buffered, new)| Ok(concat(&[buffered.as_ref(), new.as_ref()])?));
         Ok(Side {
             values: both.collect::<Result<_>>()?,
             at: at.values().to_vec(),
             joined: joined.values().iter().collect(),
-            held: (0..keys).map(range).collect(),
+            buffered: (0..keys).map(range).collect(),
             fresh: Vec::new(),
             starts: Vec::new(),
         })
@@ -169,8 +169,13 @@ impl BatchJoin<'_> {
     /// Takes in the records of the batch, in their order, up to the most that are held of a key.
     fn accept(&mut self, rows: &RecordBatch, key_of: &[usize]) -> Result<()> {
         let is_first = rows.column(self.op.keys).as_boolean();
-        let keys = self.sides[0].held.len();
-        let counts = |side: &Side| side.held.iter().map(|held| held.len()).collect();
+        let keys = self.sides[0].buffered.len();
+        let counts = |side: &Side| {
+            side.buffered
+                .iter()
+                .map(|buffered| buffered.len())
+                .collect()
+        };
         let mut counts: [Vec<usize>; 2] = [counts(&self.sides[0]), counts(&self.sides[1])];
         let mut accepted: [Vec<(usize, u32)>; 2] = [Vec::new(), Vec::new()];
         for (row, key) in key_of.iter().enumerate() {
@@ -207,24 +212,24 @@ impl BatchJoin<'_> {
 
     /// The records of the batch of one side that were accepted, in their order: key and place.
     fn in_order(&self, side: usize, key_of: &[usize]) -> Vec<(usize, u32)> {
-        let held = self.sides[side].at.len();
-        let keys = 0..self.sides[side].held.len();
+        let buffered = self.sides[side].at.len();
+        let keys = 0..self.sides[side].buffered.len();
         let mut of_row = vec![false; key_of.len()];
         for key in keys {
             for place in self.sides[side].fresh(key) {
-                of_row[*place as usize - held] = true;
+                of_row[*place as usize - buffered] = true;
             }
         }
         let rows = of_row.into_iter().zip(key_of).enumerate();
         let rows = rows.filter(|(_, (accepted, _))| *accepted);
-        rows.map(|(row, (_, key))| (*key, (held + row) as u32))
+        rows.map(|(row, (_, key))| (*key, (buffered + row) as u32))
             .collect()
     }
 
     /// Pairs the records of the batch.
     fn pair(&mut self, key_of: &[usize]) -> Result<()> {
         for (key, v) in self.in_order(0, key_of) {
-            for w in self.sides[1].held[key].clone() {
+            for w in self.sides[1].buffered[key].clone() {
                 if self.now - self.sides[1].at[w as usize] <= self.length(1) {
                     self.join(key, v, w)?;
                 }
@@ -234,7 +239,7 @@ impl BatchJoin<'_> {
             }
         }
         for (key, w) in self.in_order(1, key_of) {
-            for v in self.sides[0].held[key].clone() {
+            for v in self.sides[0].buffered[key].clone() {
                 if self.now - self.sides[0].at[v as usize] <= self.length(0) {
                     self.join(key, v, w)?;
                 }
@@ -251,16 +256,16 @@ impl BatchJoin<'_> {
     }
 
     /// Adds the records of a key that stay to `lists`; returns when the first of them leaves, if there is one.
-    fn let_go(&mut self, key: usize, lists: &mut [HeldColumns; 2]) -> Result<Option<i64>> {
+    fn evict(&mut self, key: usize, lists: &mut [BufferedColumns; 2]) -> Result<Option<i64>> {
         let mut next: Option<i64> = None;
         for side in 0..2 {
             let (length, of) = (self.length(side), &self.sides[side]);
-            let held = of.held[key]
+            let buffered = of.buffered[key]
                 .clone()
                 .map(|place| (place, of.at[place as usize]));
             let fresh = of.fresh(key).iter().map(|place| (*place, self.now));
             let before = lists[side].places.len();
-            for (place, at) in held.chain(fresh) {
+            for (place, at) in buffered.chain(fresh) {
                 let leaves = at + length;
                 if leaves > self.now {
                     lists[side].places.push(place);
@@ -270,7 +275,7 @@ impl BatchJoin<'_> {
                     let mut places = [None; 2];
                     places[side] = Some(place);
                     self.results
-                        .push(key, kind::ALONE[side], places, &self.sides)?;
+                        .push(key, kind::UNMATCHED[side], places, &self.sides)?;
                 }
             }
             lists[side].lengths.push(lists[side].places.len() - before);
@@ -291,13 +296,13 @@ impl BatchJoin<'_> {
 
 /// The records of one side that are held from now on.
 #[derive(Default)]
-struct HeldColumns {
+struct BufferedColumns {
     lengths: Vec<usize>,
     places: Vec<u32>,
     at: Vec<i64>,
 }
 
-impl HeldColumns {
+impl BufferedColumns {
     /// The column of the state.
     fn column(self, side: &Side, schema: &SchemaRef, column: usize) -> Result<ArrayRef> {
         let wrong = || Error::from(DataFusionError::Internal("a side is not a list".into()));

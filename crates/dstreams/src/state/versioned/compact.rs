@@ -65,7 +65,7 @@ impl KeyedPartition {
         let before = segment.before.take().unwrap_or_default();
         let rows = before.len();
         for number in before.into_iter().filter(|number| *number != NONE) {
-            self.gone(number);
+            self.mark_dead(number);
         }
         let Some(segment) = self.segment(slot).filter(|segment| segment.deleted) else {
             self.touched.push_back(slot);
@@ -80,13 +80,13 @@ impl KeyedPartition {
         2 * rows
     }
 
-    fn gone(&mut self, old: u32) {
+    fn mark_dead(&mut self, old: u32) {
         let (slot, row) = place(old);
         if let Some(segment) = self.segment_mut(slot as u32) {
-            let few = 2 * segment.gone_rows < segment.rows();
-            segment.gone.add(row);
-            segment.gone_rows += 1;
-            if few && 2 * segment.gone_rows >= segment.rows() {
+            let few = 2 * segment.dead_rows < segment.rows();
+            segment.dead.add(row);
+            segment.dead_rows += 1;
+            if few && 2 * segment.dead_rows >= segment.rows() {
                 self.touched.push_back(slot as u32);
             }
         }
@@ -127,7 +127,7 @@ impl KeyedPartition {
         let Some(segment) = self.segment(slot).filter(|segment| segment.is_settled()) else {
             return Ok(1);
         };
-        let half = 2 * segment.gone_rows >= segment.rows();
+        let half = 2 * segment.dead_rows >= segment.rows();
         match self.neighbours(slot, segment) {
             run if run.len() > 1 => self.join(&run),
             _ if half => self.join(&[slot]),
@@ -181,7 +181,7 @@ impl KeyedPartition {
         let looked: usize = segments.iter().map(|segment| segment.rows()).sum();
         let mut at = Vec::new();
         for (source, segment) in segments.iter().enumerate() {
-            let kept = (0..segment.rows()).filter(|row| !segment.gone.has(*row));
+            let kept = (0..segment.rows()).filter(|row| !segment.dead.has(*row));
             at.extend(kept.map(|row| (source, row)));
         }
         let Some(age) = segments

@@ -47,7 +47,7 @@ impl KeyedPartition {
             partition: self,
             at: Vec::with_capacity(keys.len()),
             sources: Vec::new(),
-            there: 0,
+            existing: 0,
             hashes,
             newest: NewestRows {
                 edits: self.edits,
@@ -66,7 +66,7 @@ impl KeyedPartition {
                 source_of[slot] = found.sources.len();
             }
             found.at.push((source_of[slot], at));
-            found.there += 1;
+            found.existing += 1;
         }
         Ok(found)
     }
@@ -107,7 +107,7 @@ pub struct LookedUpRows<'a> {
     at: Vec<(usize, usize)>,
     /// The slots of the segments.
     sources: Vec<u32>,
-    there: usize,
+    existing: usize,
     hashes: Vec<u64>,
     newest: NewestRows,
 }
@@ -160,13 +160,13 @@ impl LookedUpRows<'_> {
     }
 
     /// The number of existing keys among them.
-    pub fn there(&self) -> usize {
-        self.there
+    pub fn existing(&self) -> usize {
+        self.existing
     }
 
     /// Whether a key exists.
     #[inline]
-    pub fn is_there(&self, key: usize) -> bool {
+    pub fn exists(&self, key: usize) -> bool {
         self.at[key].0 > 0
     }
 
@@ -267,7 +267,7 @@ impl LookedUpRows<'_> {
         }
         let columns = self.partition.shape.values_len().max(1);
         let row = bytes / columns / self.sources.len().max(1);
-        self.partition.work.read(self.there, self.there * row);
+        self.partition.work.read(self.existing, self.existing * row);
         Ok(interleave(&sources, &self.at)?)
     }
 }

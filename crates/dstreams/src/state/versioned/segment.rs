@@ -80,8 +80,8 @@ pub(super) struct Segment {
     pub superseded: RowSet,
     pub superseded_rows: usize,
     /// Rows that no readable version needs.
-    pub gone: RowSet,
-    pub gone_rows: usize,
+    pub dead: RowSet,
+    pub dead_rows: usize,
     /// The average bytes of a key, and of values.
     pub key_bytes: usize,
     pub value_bytes: usize,
@@ -101,8 +101,8 @@ impl Segment {
             before: None,
             superseded: RowSet::none(rows),
             superseded_rows: 0,
-            gone: RowSet::none(rows),
-            gone_rows: 0,
+            dead: RowSet::none(rows),
+            dead_rows: 0,
             key_bytes: piece.key_bytes().div_ceil(rows.max(1)),
             value_bytes: piece.value_bytes().div_ceil(rows.max(1)),
             order: piece.times.order(rows),
@@ -118,7 +118,7 @@ impl Segment {
 
     /// The number of rows that readable versions need.
     pub fn kept_rows(&self) -> usize {
-        self.rows() - self.gone_rows
+        self.rows() - self.dead_rows
     }
 
     /// A mask of the rows that no newer one replaced.
@@ -176,7 +176,7 @@ impl Segment {
     pub fn memory(&self) -> usize {
         let before = self.before.as_ref().map_or(0, |rows| 4 * rows.capacity());
         let order = self.order.as_ref().map_or(0, |rows| 2 * rows.len());
-        let sets = self.superseded.bytes() + self.gone.bytes();
+        let sets = self.superseded.bytes() + self.dead.bytes();
         let rows = match self.spilled {
             true => 0,
             false => self.piece.key_bytes() + self.piece.value_bytes(),

@@ -152,7 +152,7 @@ fn released_and_unknown_versions_are_errors() {
     let kind = Kind::Number;
     let mut state = KeyedPartition::new(kind.shape());
     assert!(state.read(BatchTime(0)).is_err());
-    assert_eq!(state.latest(&kind.keys(&[1, 2])).unwrap().there(), 0);
+    assert_eq!(state.latest(&kind.keys(&[1, 2])).unwrap().existing(), 0);
     assert!(!state.compact(BatchTime(10), 10).unwrap());
     assert_eq!(state.low(), None);
     for batch in [100, 200, 300, 400] {
@@ -238,7 +238,7 @@ fn signed_zeros_are_one_key_and_nans_compare_bitwise() {
     let there = |of: [f64; 2]| {
         let keys = keys(of);
         let found = state.latest(&keys).unwrap();
-        [found.is_there(0), found.is_there(1)]
+        [found.exists(0), found.exists(1)]
     };
     assert_eq!(there([0.0, f64::NAN]), [true, true]);
     assert_eq!(there([-0.0, other]), [true, false]);

@@ -103,7 +103,7 @@ impl WindowPartition {
             self.expire();
         }
         self.version = Some(batch);
-        if self.changes.keeps() {
+        if self.changes.retains() {
             let mut bytes = Vec::new();
             write_batches(&mut bytes, &self.spec.schema, delta)?;
             let rows = delta.iter().map(RecordBatch::num_rows).sum();
@@ -229,7 +229,7 @@ impl WindowPartition {
             stacks.renumber(&renumbered, live.len());
         }
         self.dead = 0;
-        self.keys.keep(&UInt32Array::from(live))
+        self.keys.retain(&UInt32Array::from(live))
     }
 
     /// The contents of the window: keys and values, in order of slots.

@@ -109,9 +109,9 @@ impl WindowPartition {
     }
 
     /// A checkpoint of `batch` is complete.
-    pub fn covered(&mut self, batch: BatchTime) {
+    pub fn checkpointed(&mut self, batch: BatchTime) {
         if let Some(version) = self.version {
-            self.changes.covered(batch, version);
+            self.changes.checkpointed(batch, version);
         }
     }
 

@@ -15,7 +15,7 @@ pub struct ColumnReader<'a> {
     next: usize,
     nullable: bool,
     /// The rows that are there, below an `Option` of several columns; all of them without one.
-    there: Option<BooleanBuffer>,
+    present: Option<BooleanBuffer>,
 }
 
 debug_as!(ColumnReader<'_> { next, nullable });
@@ -28,7 +28,7 @@ impl<'a> ColumnReader<'a> {
             names: None,
             next: 0,
             nullable: false,
-            there: None,
+            present: None,
         }
     }
 
@@ -53,22 +53,22 @@ impl<'a> ColumnReader<'a> {
     /// Reads columns that may be null in the rows that are not `there`.
     pub fn lenient<R>(
         &mut self,
-        there: &BooleanBuffer,
+        present: &BooleanBuffer,
         read: impl FnOnce(&mut Self) -> Result<R>,
     ) -> Result<R> {
-        let inner = match &self.there {
-            None => there.clone(),
-            Some(outer) => outer & there,
+        let inner = match &self.present {
+            None => present.clone(),
+            Some(outer) => outer & present,
         };
-        let outer = self.there.replace(inner);
+        let outer = self.present.replace(inner);
         let read = read(self);
-        self.there = outer;
+        self.present = outer;
         read
     }
 
     /// The rows that are there; all of them if `None`.
-    pub(super) fn there(&self) -> Option<&BooleanBuffer> {
-        self.there.as_ref()
+    pub(super) fn present(&self) -> Option<&BooleanBuffer> {
+        self.present.as_ref()
     }
 
     /// The next column, which must be an `A`, without nulls unless they were allowed.
@@ -108,9 +108,9 @@ impl<'a> ColumnReader<'a> {
     }
 
     fn nulls_there(&self, array: &ArrayRef) -> usize {
-        match (array.null_count(), array.nulls(), &self.there) {
+        match (array.null_count(), array.nulls(), &self.present) {
             (0, ..) => 0,
-            (_, Some(nulls), Some(there)) => (there & &!nulls.inner()).count_set_bits(),
+            (_, Some(nulls), Some(present)) => (present & &!nulls.inner()).count_set_bits(),
             (nulls, ..) => nulls,
         }
     }

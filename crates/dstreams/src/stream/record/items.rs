@@ -122,12 +122,12 @@ fn check(what: &str, wanted: &Field, values: &ArrayRef) -> Result<()> {
 /// The same lists, without items in rows that are null or not `there`, if those include nulls.
 pub(super) fn without_hidden_items(
     list: ListArray,
-    there: Option<&BooleanBuffer>,
+    present: Option<&BooleanBuffer>,
 ) -> Result<ListArray> {
-    let shown = match (list.nulls().map(NullBuffer::inner), there) {
+    let shown = match (list.nulls().map(NullBuffer::inner), present) {
         (None, None) => return Ok(list),
         (Some(shown), None) | (None, Some(shown)) => shown.clone(),
-        (Some(valid), Some(there)) => valid & there,
+        (Some(valid), Some(present)) => valid & present,
     };
     let hides = |row| !shown.value(row) && list.value_length(row) > 0;
     if !has_nulls(list.values()) || !(0..list.len()).any(hides) {

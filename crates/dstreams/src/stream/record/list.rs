@@ -145,7 +145,7 @@ impl<T: Record> Columns<Vec<T>> for ListCols<T> {
                 found: list.data_type().to_string(),
             });
         }
-        let list = without_hidden_items(list, reader.there())?;
+        let list = without_hidden_items(list, reader.present())?;
         let (first, last) = (list.value_offsets()[0], list.value_offsets()[list.len()]);
         let items = list.values().slice(first as usize, (last - first) as usize);
         let items = items_of::<T>(items).map_err(|error| match error {

@@ -51,7 +51,7 @@ impl<T: Variants> VariantCols<T> {
         let mut all = Vec::with_capacity(texts.len());
         let mut last = None;
         for row in 0..texts.len() {
-            let there = reader.there().is_none_or(|there| there.value(row));
+            let there = reader.present().is_none_or(|there| there.value(row));
             let found = match there && texts.is_valid(row) {
                 true => variant::<T>(texts.value(row), last),
                 // It is never looked at.

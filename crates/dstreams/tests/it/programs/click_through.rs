@@ -56,12 +56,12 @@ fn impressions_and_clicks() {
         let pairs = pairs.map(|(id, (_, click))| (id.to_owned(), click.at_ms));
         let mut pairs = pairs.collect();
         let mut ignored = joined
-            .first_alone()
+            .first_unmatched()
             .pairs()
             .map(|(id, _)| id.to_owned())
             .collect();
         let mut stray = joined
-            .second_alone()
+            .second_unmatched()
             .pairs()
             .map(|(id, _)| id.to_owned())
             .collect();

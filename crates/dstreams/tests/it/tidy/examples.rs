@@ -8,7 +8,7 @@ const CALLED: [&str; 26] = [
     "ByTime",
     "Clients",
     "Clock",
-    "Closing",
+    "StopSignal",
     "DStream",
     "FileSink",
     "Files",
@@ -115,7 +115,7 @@ fn every_public_operator_has_an_example() {
     );
     let example = "impl<T: Fn(u8) -> u8> DStream<T> {\n    /// Maps.\n    ///\n    /// ```\n    /// ```\n    \
          #[track_caller]\n    pub fn map(&self) {}\n\n    /// Filters.\n    pub async fn filter(&self) {}\n\n    \
-         /// Internal.\n    #[doc(hidden)]\n    pub fn graph(&self) {}\n}\n\nimpl Named for DStream<u8> {\n    \
+         /// Internal.\n    #[doc(hidden)]\n    pub fn graph(&self) {}\n}\n\nimpl SqlInput for DStream<u8> {\n    \
          fn place(&self) {}\n}\n\nimpl Nobody {\n    pub fn calls(&self) {}\n}\n";
     let found = methods(&Source::example("dstreams", "stream/a.rs", example));
     let wanted = [("DStream::map", true), ("DStream::filter", false)];

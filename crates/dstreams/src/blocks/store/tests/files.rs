@@ -9,7 +9,7 @@ async fn files_are_removed_with_their_blocks() {
     let dir = Dir::new();
     let store = dir.store(0);
     for seq in 0..4 {
-        store.hold(block(seq)).await.unwrap();
+        store.insert_and_spill(block(seq)).await.unwrap();
     }
     assert_eq!(dir.files().len(), 4);
     store.forget(&[id(1)]);
@@ -19,7 +19,7 @@ async fn files_are_removed_with_their_blocks() {
     store.clear();
     dir.until_files(0).await;
     assert_eq!(store.holdings(), holdings(0, 0, 0));
-    store.hold(block(9)).await.unwrap();
+    store.insert_and_spill(block(9)).await.unwrap();
     drop(store);
     dir.until_files(0).await;
 }
@@ -28,7 +28,7 @@ async fn files_are_removed_with_their_blocks() {
 async fn a_directory_stays_locked_until_its_last_file_is_gone() {
     let dir = Dir::new();
     let store = dir.store(0);
-    store.hold(block(0)).await.unwrap();
+    store.insert_and_spill(block(0)).await.unwrap();
     let found = store.0.lock().find(id(0));
     let Some(BlockLocation::File(reading)) = found else {
         panic!("not in a file");
@@ -73,7 +73,7 @@ async fn leftovers_are_removed_and_other_files_stay() {
     }
     assert!(dir.path().join("dstreams-block-1-1-1.spill").is_dir());
     assert!(dir.path().join("dstreams-block-1-1-2.spill").is_symlink());
-    store.hold(block(0)).await.unwrap();
+    store.insert_and_spill(block(0)).await.unwrap();
     assert_same(&store.fetch(id(0)).await.unwrap().unwrap(), 0);
 }
 
@@ -141,7 +141,7 @@ async fn a_full_disk_loses_nothing() {
     };
     let mut failed = Vec::new();
     for seq in 0..8 {
-        match store.hold(big(seq)).await {
+        match store.insert_and_spill(big(seq)).await {
             Ok(()) => {}
             Err(Error::File { path, .. }) => {
                 assert!(Path::new(&path).starts_with(disk.path()), "{path}");
@@ -184,7 +184,7 @@ async fn a_damaged_or_missing_file_is_an_error() {
     let dir = Dir::new();
     let store = dir.store(0);
     for seq in 0..3 {
-        store.hold(block(seq)).await.unwrap();
+        store.insert_and_spill(block(seq)).await.unwrap();
     }
     let path = |at: usize| dir.path().join(&dir.files()[at]);
     let mut bytes = std::fs::read(path(0)).unwrap();

@@ -340,7 +340,7 @@ fn capture(state: &mut KeyedState, captured: &mut Vec<Vec<u8>>, since: &mut Opti
         content,
     };
     captured.push(in_one(|to| part.write(to)).unwrap());
-    state.covered(version);
+    state.checkpointed(version);
     *since = Some(version);
 }
 

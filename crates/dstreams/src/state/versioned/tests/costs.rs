@@ -87,7 +87,7 @@ impl Counts {
     fn batch(&mut self, keys: &[u64]) -> [Work; 3] {
         let start = self.state.work();
         let found = self.state.latest(&[column(keys.iter().copied())]).unwrap();
-        assert_eq!(found.there(), keys.len());
+        assert_eq!(found.existing(), keys.len());
         found.values().unwrap();
         let looked = self.state.work();
         self.install(keys.iter().copied(), []);
@@ -388,7 +388,11 @@ fn state_stays_in_memory_if_spilling_fails() {
     assert!(error.contains("/proc/nothing"), "{error}");
     assert_eq!(counts.state.memory(), before);
     assert_eq!(
-        counts.state.latest(&[column(0..50_000)]).unwrap().there(),
+        counts
+            .state
+            .latest(&[column(0..50_000)])
+            .unwrap()
+            .existing(),
         50_000
     );
 }

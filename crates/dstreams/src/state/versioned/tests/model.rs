@@ -363,16 +363,16 @@ impl Model {
             .map(|key| state.get(&self.groups[usize::from(*key)]))
             .collect();
         let there = rows.iter().filter(|row| row.is_some()).count();
-        assert_eq!((found.len(), found.there()), (keys.len(), there));
+        assert_eq!((found.len(), found.existing()), (keys.len(), there));
         let last: UInt64Array = rows.iter().map(|row| row.map(|row| row.last)).collect();
         assert_eq!(found.last(), last);
         let mask = found.mask();
         let values: Vec<u32> = rows.iter().flatten().map(|row| row.value).collect();
         let expected = self.kind.value_columns(&values);
         for (column, expected) in found.values().unwrap().iter().zip(&expected) {
-            assert!((0..keys.len()).all(|key| found.is_there(key) == mask.value(key)));
-            assert!((0..keys.len()).all(|key| found.is_there(key) == rows[key].is_some()));
-            let absent = |key: &usize| !found.is_there(*key);
+            assert!((0..keys.len()).all(|key| found.exists(key) == mask.value(key)));
+            assert!((0..keys.len()).all(|key| found.exists(key) == rows[key].is_some()));
+            let absent = |key: &usize| !found.exists(*key);
             assert!(
                 (0..keys.len())
                     .filter(absent)
@@ -432,7 +432,7 @@ impl Model {
             {
                 let (slot, row) = place(*before);
                 let older = state.segment(slot as u32).unwrap();
-                assert!(older.superseded.has(row) && !older.gone.has(row));
+                assert!(older.superseded.has(row) && !older.dead.has(row));
                 assert!(replaced.insert(*before), "a row is replaced once");
             }
         }
@@ -444,7 +444,7 @@ impl Model {
                 count(&|row| segment.superseded.has(row)),
                 segment.superseded_rows
             );
-            assert_eq!(count(&|row| segment.gone.has(row)), segment.gone_rows);
+            assert_eq!(count(&|row| segment.dead.has(row)), segment.dead_rows);
             let rows =
                 (0..segment.rows()).map(|row| crate::state::versioned::segment::number(*slot, row));
             for (row, number) in rows.enumerate() {
@@ -452,7 +452,7 @@ impl Model {
                 let indexed = state.index.find(hash, |found| found == number).is_some();
                 assert_eq!(indexed, !segment.superseded.has(row));
                 newest += usize::from(indexed);
-                let kept = segment.superseded.has(row) && !segment.gone.has(row);
+                let kept = segment.superseded.has(row) && !segment.dead.has(row);
                 assert_eq!(
                     kept,
                     replaced.contains(&number),

@@ -28,7 +28,7 @@ use super::small::input;
 use crate::own::{Outcome, flag};
 
 /// Words by batch and part.
-type Held = Arc<Vec<RecordBatch>>;
+type Preloaded = Arc<Vec<RecordBatch>>;
 
 /// One row for each word.
 pub fn words_schema() -> SchemaRef {
@@ -58,7 +58,7 @@ pub fn executor(flags: &[String]) -> Outcome<()> {
     let (_, input) = input(flags)?;
     let parts = input.batches.iter();
     let parts = parts.flat_map(|text| (0..PARTS).map(|part| words_of_part(text, part)));
-    let held: Held = Arc::new(parts.collect::<Outcome<_>>()?);
+    let preloaded: Preloaded = Arc::new(parts.collect::<Outcome<_>>()?);
     let work_dir: String = flag(flags, "--work-dir", String::new())?;
     let free = || -> std::io::Result<u16> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -78,7 +78,7 @@ pub fn executor(flags: &[String]) -> Outcome<()> {
         executor_heartbeat_interval_seconds: 5,
         work_dir: Some(work_dir),
         memory_pool_size: Some(0),
-        override_physical_codec: Some(Arc::new(Codec::of(held))),
+        override_physical_codec: Some(Arc::new(Codec::of(preloaded))),
         override_config_producer: Some(Arc::new(session_config)),
         ..Default::default()
     };
@@ -86,15 +86,15 @@ pub fn executor(flags: &[String]) -> Outcome<()> {
 }
 
 /// Reads the words that the rows of its child refer to.
-pub struct HeldExec {
+pub struct PreloadedExec {
     child: Arc<dyn ExecutionPlan>,
-    held: Option<Held>,
+    preloaded: Option<Preloaded>,
     properties: Arc<PlanProperties>,
 }
 
-impl HeldExec {
+impl PreloadedExec {
     /// On the scheduler, without words.
-    pub fn new(child: Arc<dyn ExecutionPlan>, held: Option<Held>) -> Self {
+    pub fn new(child: Arc<dyn ExecutionPlan>, preloaded: Option<Preloaded>) -> Self {
         let parts = child.properties().output_partitioning().partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(words_schema()),
@@ -102,27 +102,27 @@ impl HeldExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        HeldExec {
+        PreloadedExec {
             child,
-            held,
+            preloaded,
             properties: Arc::new(properties),
         }
     }
 }
 
-impl fmt::Debug for HeldExec {
+impl fmt::Debug for PreloadedExec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HeldExec")
     }
 }
 
-impl DisplayAs for HeldExec {
+impl DisplayAs for PreloadedExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("HeldExec")
     }
 }
 
-impl ExecutionPlan for HeldExec {
+impl ExecutionPlan for PreloadedExec {
     fn name(&self) -> &str {
         "HeldExec"
     }
@@ -147,7 +147,7 @@ impl ExecutionPlan for HeldExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let child = children.swap_remove(0);
-        Ok(Arc::new(HeldExec::new(child, self.held.clone())))
+        Ok(Arc::new(PreloadedExec::new(child, self.preloaded.clone())))
     }
 
     fn execute(
@@ -155,15 +155,15 @@ impl ExecutionPlan for HeldExec {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let Some(held) = self.held.clone() else {
+        let Some(preloaded) = self.preloaded.clone() else {
             return internal_err!("words are held by executors only");
         };
         let rows = self.child.execute(partition, context)?;
         let words = rows.map_ok(move |rows| {
             let at = rows.column(0).as_primitive::<Int64Type>().values().to_vec();
-            let held = Arc::clone(&held);
+            let preloaded = Arc::clone(&preloaded);
             futures::stream::iter(at).map(move |at| {
-                let words = held.get(at as usize).cloned();
+                let words = preloaded.get(at as usize).cloned();
                 words.ok_or_else(|| DataFusionError::Internal(format!("no words at {at}")))
             })
         });
@@ -175,20 +175,20 @@ impl ExecutionPlan for HeldExec {
     }
 }
 
-/// Encoding of a [`HeldExec`] in a plan.
+/// Encoding of a [`PreloadedExec`] in a plan.
 const NODE_TAG: &[u8] = b"dstreams-bench-held";
 
-/// Encodes [`HeldExec`]; the engine encodes its own nodes.
+/// Encodes [`PreloadedExec`]; the engine encodes its own nodes.
 #[derive(Default)]
 pub struct Codec {
-    held: Option<Held>,
+    preloaded: Option<Preloaded>,
     engine: BallistaPhysicalExtensionCodec,
 }
 
 impl Codec {
-    fn of(held: Held) -> Self {
+    fn of(preloaded: Preloaded) -> Self {
         Codec {
-            held: Some(held),
+            preloaded: Some(preloaded),
             ..Codec::default()
         }
     }
@@ -209,9 +209,9 @@ impl PhysicalExtensionCodec for Codec {
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match (bytes == NODE_TAG, inputs) {
-            (true, [child]) => Ok(Arc::new(HeldExec::new(
+            (true, [child]) => Ok(Arc::new(PreloadedExec::new(
                 Arc::clone(child),
-                self.held.clone(),
+                self.preloaded.clone(),
             ))),
             _ => self.engine.try_decode(bytes, inputs, context, converter),
         }
@@ -223,7 +223,7 @@ impl PhysicalExtensionCodec for Codec {
         bytes: &mut Vec<u8>,
         converter: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
-        if node.downcast_ref::<HeldExec>().is_some() {
+        if node.downcast_ref::<PreloadedExec>().is_some() {
             bytes.extend_from_slice(NODE_TAG);
             return Ok(());
         }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dstreams::internal::{Earlier, point};
+use dstreams::internal::{RecoverySource, point};
 use dstreams::{Error, Result};
 use dstreams_control::BlockId;
 use dstreams_control::cluster::ClusterEvent;
@@ -24,7 +24,7 @@ const MAX_ROUNDS: u32 = 10;
 pub struct StateRebuild<'a> {
     pub hub: &'a Hub,
     pub batches: &'a BatchRunner,
-    pub from: &'a Earlier,
+    pub from: &'a RecoverySource,
     pub interval_ms: u64,
 }
 
@@ -43,7 +43,7 @@ impl StateRebuild<'_> {
             store.insert(Arc::clone(block));
         }
         let made = self.rounds().await;
-        self.hub.change(|state| state.versions.remade());
+        self.hub.change(|state| state.versions.rebuilt());
         let blocks = from.batches.iter().flat_map(|(_, blocks)| blocks);
         let blocks: Vec<BlockId> = blocks.map(|(_, block)| block.meta.id).collect();
         store.forget(&blocks);
@@ -66,13 +66,13 @@ impl StateRebuild<'_> {
             // Before anything can see an older version.
             states.commit(Some(self.from.batch()));
             self.hub.change(|state| {
-                let void = state.versions.void(self.from, states.plans.tasks);
+                let void = state.versions.invalidate(self.from, states.plans.tasks);
                 state.roster.broadcast(&void);
-                state.step(ClusterEvent::StateVoid);
+                state.step(ClusterEvent::StateInvalidated);
             });
             tokio::select! {
                 done = self.run_since() => return done,
-                () = self.hub.until(|state| state.versions.was_lost_while_remaking().then_some(())) => {
+                () = self.hub.until(|state| state.versions.was_lost_while_rebuilding().then_some(())) => {
                     tracing::warn!(round, "a worker was lost while state was rebuilt: starting over");
                 }
             }

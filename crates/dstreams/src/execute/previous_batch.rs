@@ -1,4 +1,4 @@
-//! [`Before`]: the batch before another one, by which a state knows that nothing is missing.
+//! [`PreviousBatch`]: the batch before another one, by which a state knows that nothing is missing.
 //!
 //! Batches follow each other interval by interval, except where intervals were skipped. A state whose input has RDDs
 //! less often has a batch at some of them only.
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 /// The batch before another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before {
+pub struct PreviousBatch {
     pub batch: BatchTime,
     /// The first batch from which on no interval was skipped up to this one, as far as is known.
     since: BatchTime,
 }
 
-impl Before {
+impl PreviousBatch {
     /// The last batch up to this one that is some multiples of `every_ms` before `batch`; none if that was before
     /// skipped intervals.
     pub fn in_steps(self, every_ms: u64, batch: BatchTime) -> Option<BatchTime> {
@@ -28,13 +28,13 @@ impl Before {
 #[derive(Debug, Clone, Copy)]
 pub struct BatchSequence {
     interval_ms: u64,
-    last: Option<Before>,
+    last: Option<PreviousBatch>,
 }
 
 impl BatchSequence {
     /// After this batch; what was before it is not known.
     pub fn after(batch: Option<BatchTime>, interval_ms: u64) -> Self {
-        let last = batch.map(|batch| Before {
+        let last = batch.map(|batch| PreviousBatch {
             batch,
             since: batch,
         });
@@ -42,11 +42,11 @@ impl BatchSequence {
     }
 
     /// The next batch; returns the one before it.
-    pub fn next(&mut self, batch: BatchTime) -> Option<Before> {
+    pub fn next(&mut self, batch: BatchTime) -> Option<PreviousBatch> {
         let before = self.last;
         let follows = before.filter(|before| before.batch.plus(self.interval_ms) >= batch);
         let since = follows.map_or(batch, |before| before.since);
-        self.last = Some(Before { batch, since });
+        self.last = Some(PreviousBatch { batch, since });
         before
     }
 }

@@ -1,4 +1,4 @@
-//! [`Covered`]: the blocks that a checkpoint contains, permanently.
+//! [`CheckpointedBlocks`]: the blocks that a checkpoint contains, permanently.
 //!
 //! The cut that names a block may be released while the block is still in another journal. So a checkpoint lists
 //! its blocks: a range for each receiver. Receivers with no other relevant blocks form ranges too, so that it stays
@@ -13,14 +13,14 @@ use crate::{BlockId, ReceiverId};
 
 /// A set of blocks. Opaque: stored with a checkpoint, given to [`Replay`](super::Replay) and to workers.
 #[derive(Clone, Eq, PartialEq, Default, Debug, Serialize, Deserialize)]
-pub struct Covered {
+pub struct CheckpointedBlocks {
     /// Receivers that are gone, with all their relevant blocks covered.
     closed: SeqSet,
     /// The others.
     open: BTreeMap<ReceiverId, SeqSet>,
 }
 
-impl Covered {
+impl CheckpointedBlocks {
     /// Whether no restart needs the block: it is in a checkpoint, or irrelevant.
     #[must_use]
     pub fn contains(&self, block: BlockId) -> bool {
@@ -86,32 +86,40 @@ mod tests {
 
     #[test]
     fn a_closed_receiver_has_all_blocks() {
-        let mut covered = Covered::default();
-        covered.insert(id(3, 0));
-        assert!(covered.contains(id(3, 0)) && !covered.contains(id(3, 1)));
-        covered.close(ReceiverId(3));
-        covered.insert(id(3, 7));
-        assert!(covered.contains(id(3, 1)) && covered.is_closed(ReceiverId(3)));
-        assert!(!covered.contains(id(2, 0)) && covered.open().count() == 0);
+        let mut checkpointed_blocks = CheckpointedBlocks::default();
+        checkpointed_blocks.insert(id(3, 0));
+        assert!(checkpointed_blocks.contains(id(3, 0)) && !checkpointed_blocks.contains(id(3, 1)));
+        checkpointed_blocks.close(ReceiverId(3));
+        checkpointed_blocks.insert(id(3, 7));
+        assert!(
+            checkpointed_blocks.contains(id(3, 1)) && checkpointed_blocks.is_closed(ReceiverId(3))
+        );
+        assert!(!checkpointed_blocks.contains(id(2, 0)) && checkpointed_blocks.open().count() == 0);
     }
 
     #[test]
     fn ended_processes_are_one_range() {
-        let mut covered = Covered::default();
+        let mut checkpointed_blocks = CheckpointedBlocks::default();
         for process in 0..70_000 {
             let first = ReceiverId::first_of(process);
-            covered.insert(id(first.0 + 1, 0));
+            checkpointed_blocks.insert(id(first.0 + 1, 0));
             let ended = [ReceiverId(first.0 + 1), ReceiverId(first.0 + 2)];
             let next = ReceiverId::first_of(process + 1);
-            covered.close_before(next, ended.iter());
-            assert!(covered.is_closed(first) && covered.is_closed(ReceiverId(next.0 - 1)));
-            assert!(!covered.is_closed(next));
+            checkpointed_blocks.close_before(next, ended.iter());
+            assert!(
+                checkpointed_blocks.is_closed(first)
+                    && checkpointed_blocks.is_closed(ReceiverId(next.0 - 1))
+            );
+            assert!(!checkpointed_blocks.is_closed(next));
             for receiver in ended {
-                assert!(!covered.is_closed(receiver) && !covered.contains(id(receiver.0, 9)));
-                covered.close(receiver);
+                assert!(
+                    !checkpointed_blocks.is_closed(receiver)
+                        && !checkpointed_blocks.contains(id(receiver.0, 9))
+                );
+                checkpointed_blocks.close(receiver);
             }
         }
-        let json = serde_json::to_string(&covered).unwrap();
+        let json = serde_json::to_string(&checkpointed_blocks).unwrap();
         assert_eq!(
             json,
             r#"{"closed":{"ranges":{"0":300647710719999}},"open":{}}"#
@@ -122,12 +130,12 @@ mod tests {
     /// The first, neighbours, the bound itself: closed ranges lie between and around them.
     #[test]
     fn open_receivers_are_the_only_gaps() {
-        let mut covered = Covered::default();
-        covered.insert(id(4, 0));
-        covered.close_before(ReceiverId(6), [0, 3, 6, 8].map(ReceiverId).iter());
-        let closed = |receiver: &u64| covered.is_closed(ReceiverId(*receiver));
+        let mut checkpointed_blocks = CheckpointedBlocks::default();
+        checkpointed_blocks.insert(id(4, 0));
+        checkpointed_blocks.close_before(ReceiverId(6), [0, 3, 6, 8].map(ReceiverId).iter());
+        let closed = |receiver: &u64| checkpointed_blocks.is_closed(ReceiverId(*receiver));
         assert_eq!((0..9).filter(closed).collect::<Vec<_>>(), [1, 2, 5]);
-        let json = serde_json::to_string(&covered.closed).unwrap();
+        let json = serde_json::to_string(&checkpointed_blocks.closed).unwrap();
         assert_eq!(json, r#"{"ranges":{"1":2,"5":5}}"#);
     }
 
@@ -135,9 +143,11 @@ mod tests {
     #[test]
     fn json_is_readable() {
         let json = r#"{"closed":{"ranges":{"0":4,"9":9}},"open":{"7":{"ranges":{"0":11}}}}"#;
-        let covered: Covered = serde_json::from_str(json).unwrap();
-        assert!(covered.contains(id(4, 99)) && covered.contains(id(7, 11)));
-        assert!(!covered.contains(id(5, 0)) && !covered.contains(id(7, 12)));
-        assert_eq!(serde_json::to_string(&covered).unwrap(), json);
+        let checkpointed_blocks: CheckpointedBlocks = serde_json::from_str(json).unwrap();
+        assert!(checkpointed_blocks.contains(id(4, 99)) && checkpointed_blocks.contains(id(7, 11)));
+        assert!(
+            !checkpointed_blocks.contains(id(5, 0)) && !checkpointed_blocks.contains(id(7, 12))
+        );
+        assert_eq!(serde_json::to_string(&checkpointed_blocks).unwrap(), json);
     }
 }

@@ -1,26 +1,27 @@
-//! [`Remote`]: carries out the controller's decisions on the workers.
+//! [`ClusterWorkers`]: carries out the controller's decisions on the workers.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use dstreams::arrow::array::RecordBatch;
 use dstreams::internal::{
-    Before, Block, CheckpointPlan, Dataset, Earlier, Plans, Receivers, Usage, Workers, Writing,
+    Block, CheckpointPlan, Dataset, Plans, PreviousBatch, Receivers, RecoverySource, Usage,
+    Workers, Writing,
 };
 use dstreams::{Error, Result};
 use dstreams_control::cluster::ClusterEvent;
-use dstreams_control::durable::Covered;
+use dstreams_control::durable::CheckpointedBlocks;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, Due, ReceiverId};
 
 use super::batch::{BatchRunner, Wanted};
 use super::cluster_state::ClusterState;
 use super::hub::Hub;
-use super::remake::StateRebuild;
+use super::rebuild::StateRebuild;
 use super::state_versions::lost_state;
 use crate::link::ToWorker;
 
 /// The [`Workers`] of a cluster: carries out the controller's decisions on other machines.
-pub struct Remote {
+pub struct ClusterWorkers {
     pub hub: Arc<Hub>,
     pub batches: BatchRunner,
     pub interval_ms: u64,
@@ -31,7 +32,7 @@ pub struct Remote {
 }
 
 #[async_trait]
-impl Workers for Remote {
+impl Workers for ClusterWorkers {
     fn plans(&self) -> &Plans {
         &self.batches.plans
     }
@@ -51,8 +52,8 @@ impl Workers for Remote {
         self.hub.broadcast(&ToWorker::Close);
     }
 
-    fn hurry(&self) {
-        self.own.hurry();
+    fn stop_waiting(&self) {
+        self.own.stop_waiting();
         self.hub.broadcast(&ToWorker::Hurry);
     }
 
@@ -66,7 +67,7 @@ impl Workers for Remote {
     async fn run(
         &self,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<Vec<Option<Dataset>>> {
@@ -77,7 +78,7 @@ impl Workers for Remote {
     async fn replay_batch(
         &self,
         batch: BatchTime,
-        before: Option<Before>,
+        before: Option<PreviousBatch>,
         attempt: u32,
         blocks: &[BlockMeta],
     ) -> Result<()> {
@@ -109,7 +110,7 @@ impl Workers for Remote {
         self.batches.rows.block(block).await
     }
 
-    async fn recover_state(&self, from: Earlier) -> Result<()> {
+    async fn recover_state(&self, from: RecoverySource) -> Result<()> {
         let rebuild = StateRebuild {
             hub: &self.hub,
             batches: &self.batches,
@@ -125,7 +126,7 @@ impl Workers for Remote {
         self.hub.step(ClusterEvent::Forgotten {
             blocks: blocks.to_vec(),
         });
-        let but = self.hub.lock().machine().needs();
+        let but = self.hub.lock().machine().missing_changes();
         let slots = match but.is_empty() {
             true => Vec::new(),
             false => self.batches.states.changes(),
@@ -151,7 +152,7 @@ impl Workers for Remote {
         }))
     }
 
-    fn covered(&self, batch: BatchTime, blocks: &Covered) {
+    fn checkpointed(&self, batch: BatchTime, blocks: &CheckpointedBlocks) {
         let blocks = blocks.clone();
         self.hub.broadcast(&ToWorker::Covered { batch, blocks });
     }
@@ -163,21 +164,21 @@ impl Workers for Remote {
         self.hub.end(failed && self.incarnation.is_some());
     }
 
-    fn held(&self) -> Usage {
-        let mut held = self.own.held(self.batches.rows.store.len());
+    fn usage(&self) -> Usage {
+        let mut usage = self.own.usage(self.batches.rows.store.len());
         let state = self.hub.lock();
-        held.forgotten_producers += state.machine().forgotten_producers();
+        usage.forgotten_producers += state.machine().forgotten_producers();
         for (_, worker) in state.roster.all() {
-            held.blocks += worker.holds.blocks;
-            held.block_memory += worker.holds.block_memory;
-            for (stream, count) in &worker.holds.dead_letters {
-                *held.dead_letters.entry(stream.clone()).or_default() += count;
+            usage.blocks += worker.usage.blocks;
+            usage.block_memory += worker.usage.block_memory;
+            for (stream, count) in &worker.usage.dead_letters {
+                *usage.dead_letters.entry(stream.clone()).or_default() += count;
             }
-            for (operator, count) in &worker.holds.rejected {
-                *held.rejected.entry(operator.clone()).or_default() += count;
+            for (operator, count) in &worker.usage.rejected {
+                *usage.rejected.entry(operator.clone()).or_default() += count;
             }
         }
-        held
+        usage
     }
 }
 

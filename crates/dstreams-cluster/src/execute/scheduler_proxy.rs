@@ -1,4 +1,4 @@
-//! [`Front`]: the service in front of the engine's scheduler, to which executors connect.
+//! [`SchedulerProxy`]: the service in front of the engine's scheduler, to which executors connect.
 //!
 //! It reads reports of failed tasks before the scheduler turns them into text, refuses executors that do not belong
 //! to a current worker of this cluster, and does not answer calls that executors never make.
@@ -108,13 +108,13 @@ impl Admitted {
 }
 
 /// The service in front of the engine's scheduler.
-pub struct Front {
+pub struct SchedulerProxy {
     pub scheduler: Scheduler,
     pub failures: Arc<Failures>,
     pub admitted: Arc<Admitted>,
 }
 
-impl Front {
+impl SchedulerProxy {
     /// Removes the previous executor of the same worker, which ended silently: the engine accepts a name only once.
     async fn make_way(&self, executor: &str) -> Result<(), Status> {
         let executors = &self.scheduler.state.executor_manager;
@@ -177,7 +177,7 @@ fn unsupported<T>() -> Result<Response<T>, Status> {
 type Statuses = Pin<Box<dyn Stream<Item = Result<GetJobStatusResult, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl SchedulerGrpc for Front {
+impl SchedulerGrpc for SchedulerProxy {
     type ExecuteQueryPushStream = Statuses;
 
     async fn register_executor(

@@ -1,4 +1,4 @@
-//! [`Reached`]: the address at which other processes reach this one.
+//! [`AdvertisedAddress`]: the address at which other processes reach this one.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -6,13 +6,13 @@ use dstreams::{Error, Result};
 
 /// The addresses at which other processes reach this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reached {
+pub struct AdvertisedAddress {
     /// Also the host of the engine's ports.
     pub host: String,
     pub address: String,
 }
 
-impl Reached {
+impl AdvertisedAddress {
     /// The address in `advertise`, where port 0 means the bound port; without it, the bound address.
     pub fn at(bound: SocketAddr, advertise: Option<&str>) -> Self {
         let (host, port) = match advertise.and_then(|advertise| advertise.rsplit_once(':')) {
@@ -21,7 +21,7 @@ impl Reached {
         };
         let port = if port == 0 { bound.port() } else { port };
         let address = format!("{host}:{port}");
-        Reached { host, address }
+        AdvertisedAddress { host, address }
     }
 }
 
@@ -94,17 +94,20 @@ mod tests {
 
     #[test]
     fn the_advertised_or_bound_address_is_used() {
-        let at = |bound: &str, advertise| Reached::at(bound.parse().unwrap(), advertise);
-        let reached = at("127.0.0.1:7077", None);
+        let at = |bound: &str, advertise| AdvertisedAddress::at(bound.parse().unwrap(), advertise);
+        let advertised = at("127.0.0.1:7077", None);
         assert_eq!(
-            (&*reached.host, &*reached.address),
+            (&*advertised.host, &*advertised.address),
             ("127.0.0.1", "127.0.0.1:7077")
         );
-        let reached = at("[::1]:7077", None);
-        assert_eq!((&*reached.host, &*reached.address), ("[::1]", "[::1]:7077"));
-        let reached = at("0.0.0.0:7077", Some("master:0"));
+        let advertised = at("[::1]:7077", None);
         assert_eq!(
-            (&*reached.host, &*reached.address),
+            (&*advertised.host, &*advertised.address),
+            ("[::1]", "[::1]:7077")
+        );
+        let advertised = at("0.0.0.0:7077", Some("master:0"));
+        assert_eq!(
+            (&*advertised.host, &*advertised.address),
             ("master", "master:7077")
         );
         assert_eq!(

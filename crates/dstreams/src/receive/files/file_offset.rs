@@ -78,8 +78,8 @@ impl From<u64> for FileOffset {
 }
 
 impl From<FileOffset> for u64 {
-    fn from(mark: FileOffset) -> u64 {
-        match mark {
+    fn from(offset: FileOffset) -> u64 {
+        match offset {
             FileOffset::Done { identity } => identity.map_or(DONE_UNKNOWN, |identity| identity.0),
             // Line numbers that do not fit are clamped; no file has so many.
             FileOffset::Begun { lines, hash } => match hash {
@@ -155,8 +155,8 @@ mod tests {
             let done = FileOffset::Done { identity: Some(Identity((born | DONE_TAG) & !1)) };
             let none = FileOffset::Done { identity: None };
             let old = FileOffset::Begun { lines, hash: None };
-            for mark in [before, done, none, old] {
-                prop_assert_eq!(FileOffset::from(u64::from(mark)), mark);
+            for offset in [before, done, none, old] {
+                prop_assert_eq!(FileOffset::from(u64::from(offset)), offset);
             }
             let numbers = [old, before, after, done].map(u64::from);
             prop_assert!(numbers.is_sorted(), "{:?}", numbers);
