@@ -68,7 +68,7 @@
 //! | source | brings | promise | cost |
 //! |---|---|---|---|
 //! | [`clients`](StreamContext::clients) | records of programs with `dstreams-client` or Arrow Flight | each acknowledged record once | acknowledgements: a sync with a directory, a copy to a second worker on a cluster |
-//! | [`files`](StreamContext::files) | lines or rows of [`Files`](files::Files) in a directory or an object store | each once | a listing twice a second, of an object store every five seconds |
+//! | [`files`](StreamContext::files) | lines or rows of [`Files`](files::Files) in a directory or an object store; old ones by their [event time](guide::replay) | each once | a listing twice a second, of an object store every five seconds |
 //! | [`tcp_text`](StreamContext::tcp_text) | lines of text | none: no acknowledgements | no copy for each line |
 //! | [`queue`](StreamContext::queue) | records that this process pushes | in a batch once `push` has returned | |
 //! | [`generator`](StreamContext::generator) | records computed from their number, at a rate | each once | |

@@ -46,7 +46,7 @@ const YIELDS: usize = 32;
 /// [`Ingest::push_at`](crate::Ingest::push_at).
 ///
 /// `make` makes the source over the same outside input: each call stands for a process that starts, and the earlier
-/// source is not used again. Without positions it begins at the beginning. `records` are the records it brings, in
+/// source is not used again. Without offsets it begins at the beginning. `records` are the records it brings, in
 /// any order; records that differ must differ as text (`Debug`). The source may end by itself or not. `patience` is
 /// how long the suite waits for something that must come: only a broken source takes that long.
 ///
@@ -127,7 +127,7 @@ where
             .to_the_end(process, &mut survivors, EACH_RECORD_ONCE, "run once")
             .await?;
         if survivors.offsets.is_empty() && !self.wanted.is_empty() {
-            let found = "no record came with a position; push with `push_at`";
+            let found = "no record came with an offset; push with `push_at`";
             return Err(violation(RESUMES_AT_OFFSETS, "run once", found));
         }
         Ok(blocks)

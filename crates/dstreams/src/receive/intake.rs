@@ -193,7 +193,7 @@ impl Intake {
         }
     }
 
-    /// The keys of the positions, least recently used first.
+    /// The keys of the offsets, least recently used first.
     pub(crate) fn oldest_first(&self) -> &[String] {
         &self.oldest_first
     }
