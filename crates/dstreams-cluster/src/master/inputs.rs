@@ -1,7 +1,7 @@
 //! [`InputOf`]: the inputs of the program, and which processes receive them.
 
 use dstreams::internal::{Description, SourcePlacement};
-use dstreams::{Clients, Error, Result, Source};
+use dstreams::{Clients, Error, Result};
 use dstreams_control::cluster::{ClusterConfig, InputKind};
 
 use crate::data::RECORD;
@@ -27,10 +27,10 @@ pub fn check_inputs(parts: &Description) -> Result<()> {
             );
         }
     }
-    let on_worker = |source: &Box<dyn Source>| {
-        source.gives_time() && !matches!(source.place(), SourcePlacement::Master)
-    };
-    if parts.clock.is_of_sources() && parts.sources.iter().any(on_worker) {
+    let mut sources = parts.sources.iter();
+    let on_worker = sources
+        .any(|source| source.gives_time() && !matches!(source.place(), SourcePlacement::Master));
+    if parts.clock.is_of_sources() && on_worker {
         return refuse(
             "clock",
             "a source that runs on a worker gives the time: on a cluster, only sources of the master (`Files`) can"

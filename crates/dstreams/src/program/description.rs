@@ -114,8 +114,9 @@ impl Description {
     /// Prepares the clock for the sources that give the time, before any of them runs. Fails if the clock and the
     /// sources do not fit together.
     pub fn begin_source_time(&self) -> Result<()> {
-        let of = |(input, source): (u32, &Box<dyn Source>)| source.gives_time().then_some(input);
-        let inputs: Vec<u32> = (0..).zip(&self.sources).filter_map(of).collect();
+        let gives = self.sources.iter().map(|source| source.gives_time());
+        let inputs = (0..).zip(gives).filter(|(_, gives)| *gives);
+        let inputs: Vec<u32> = inputs.map(|(input, _)| input).collect();
         let refused = |setting, message: &str| {
             Err(Error::Config {
                 setting,

@@ -178,7 +178,7 @@ impl RowPlaces {
         });
         match self.records.len() == rows {
             true => Ok(self),
-            false => Err(Error::internal(&format!(
+            false => Err(Error::internal(format!(
                 "a chunk of a file has {} records and {rows} rows",
                 self.records.len()
             ))),

@@ -175,7 +175,7 @@ impl Rows {
         to.begin(if first || timer { &DELTA_2 } else { &DELTA })?;
         to.put_number(batch.millis())?;
         let flags = u64::from(on.is_some()) | u64::from(whole) << 1;
-        let times = u64::from(first) * FIRST_EVENTS | u64::from(timer) * TIMERS;
+        let times = (u64::from(first) * FIRST_EVENTS) | (u64::from(timer) * TIMERS);
         to.put_number(flags | times)?;
         to.put_number(on.map_or(0, |on| on.0))?;
         to.put_number(rows)?;

@@ -58,7 +58,7 @@ fn example(shape: &Arc<Shape>) -> KeyedPartition {
 /// Key and times of the rows that are due, in order.
 fn due(state: &KeyedPartition, until: u64) -> Vec<(u16, KeyTimes)> {
     let due = state.due_rows(BatchTime(until)).unwrap();
-    let keys: Vec<Vec<u8>> = due.rows.iter().flat_map(|rows| of_keys(rows)).collect();
+    let keys: Vec<Vec<u8>> = due.rows.iter().flat_map(of_keys).collect();
     let number = |of: &Vec<u8>| (0..50).find(|key| *of == of_keys(&KIND.batch(&[(*key, 0)]))[0]);
     let keys = keys.iter().map(|key| number(key).unwrap());
     keys.zip(due.times).collect()
