@@ -101,8 +101,8 @@ impl Intake {
                     .map_or(now, |batch| now.max(batch.timestamp()));
                 let first = BatchTime::first_after(after, self.interval_ms);
                 let reached = BatchTime::last_reached(after, self.interval_ms);
-                let offsets = self.mark_intervals && after == now && reached.0 > 0;
-                self.next = if offsets { Some(reached) } else { first };
+                let marks = self.mark_intervals && after == now && reached.0 > 0;
+                self.next = if marks { Some(reached) } else { first };
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dstreams_control::{Event, Timestamp};
 
 use super::master::Master;
+use crate::error::Error;
 
 impl Master {
     /// Fixes the first boundary. Called before [`Master::run`], so that moving the clock once the program has
@@ -18,19 +19,40 @@ impl Master {
 
     pub(super) fn start(&mut self) {
         self.state.begun = true;
+        if let Some(error) = self.refuses_to_begin() {
+            self.state.failure.get_or_insert(error);
+            return self.step(Event::Stop {
+                graceful: false,
+                deadline: None,
+            });
+        }
         let receivers = self.workers.receivers();
         self.step(Event::Start { receivers });
     }
 
-    /// Before a stop: sources no longer wait for the time. A program that has received something runs it.
+    /// Batches that an output has already would be considered committed.
+    fn refuses_to_begin(&self) -> Option<Error> {
+        let time = self.clock.source_time()?.now()?;
+        let newest = self.state.begin_after?;
+        (newest.timestamp() > time).then(|| Error::Config {
+            setting: "clock",
+            message: format!(
+                "the records begin at {} ms, and an output has the batch {newest} of an earlier run already: give the \
+                 output another place, or the program a directory in which it goes on",
+                time.micros() / 1_000
+            ),
+        })
+    }
+
+    /// Before a stop: sources no longer wait for the time. What was received before they gave one is run; in a program
+    /// with a directory the next process has it, in the interval in which it would have been.
     pub(super) fn stop_source_time(&mut self) {
         let Some(time) = self.clock.source_time() else {
             return;
         };
         time.stop();
-        let received = self.workers.usage().block_memory > 0;
         let resumes = self.state.last_cut.is_some() || !self.state.cuts.is_empty();
-        if !self.state.begun && (received || resumes) {
+        if !self.state.begun && (resumes || self.durable.is_none()) {
             self.start();
         }
     }

@@ -63,12 +63,14 @@ pub(super) struct LoopState {
     pub cuts: HashMap<BatchTime, Cut>,
     pub last_cut: Option<BatchTime>,
     batches: BatchSequence,
-    failure: Option<Error>,
+    pub failure: Option<Error>,
     stopped: Option<u64>,
     /// The deadline of the stop, if it has one.
     until: Option<Instant>,
     /// The first boundary is fixed.
     pub begun: bool,
+    /// The newest batch that an output has from an earlier run.
+    pub begin_after: Option<BatchTime>,
 }
 
 /// A batch that was cut.
@@ -100,6 +102,7 @@ impl LoopState {
             stopped: None,
             until: None,
             begun: false,
+            begin_after: None,
         }
     }
 

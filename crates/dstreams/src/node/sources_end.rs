@@ -20,6 +20,7 @@ struct SourcesEnd {
 /// Stops the program when a source fails that gives the time.
 struct TimeFails {
     streams: BTreeSet<String>,
+    time: SourceTime,
     mailbox: Mailbox,
 }
 
@@ -40,6 +41,7 @@ impl Inbox {
             // First: what such a source left is not one more batch.
             parts.listeners.push(Arc::new(TimeFails {
                 streams: (0..).zip(parts.inputs()).filter_map(of).collect(),
+                time: time.clone(),
                 mailbox: self.mailbox(),
             }));
         }
@@ -84,7 +86,8 @@ impl SourcesEnd {
 
 impl Listener for TimeFails {
     fn source_failed(&self, stream: &str, error: &Error) {
-        if self.streams.contains(stream) {
+        // While the program stops, it loses no more than that source.
+        if self.streams.contains(stream) && !self.time.is_stopping() {
             self.mailbox.stop(false, Some(error.clone()));
         }
     }

@@ -213,6 +213,7 @@ fn begin(
         opened.begin_after(&restored, now, config.interval.as_millis() as u64)?;
     let last = restored.last_committed;
     let mut state = LoopState::after(last, config.interval.as_millis() as u64);
+    state.begin_after = restored.begin_after;
     for (batch, blocks) in &restored.pending {
         state.add(*batch, blocks.clone(), None);
         if restored.set_aside.contains(batch) {

@@ -142,13 +142,26 @@ impl Description {
             }
             return Ok(());
         };
+        let dead_letters = usize::from(self.dead_letter_input.is_some());
+        let all = inputs.len() + dead_letters == self.sources.len();
+        if self
+            .stops_at_the_end
+            .is_some_and(|run_on| !run_on.is_zero())
+            && !all
+        {
+            return refused(
+                "close_when_sources_end",
+                "time runs on at the end only if all sources give the time; beside others, which may go on, use \
+                 `stop_when_sources_end`",
+            );
+        }
         if inputs.is_empty() {
             return refused(
                 "clock",
                 "`Clock::of_sources` needs a source that gives the time, such as `Files::by_time`",
             );
         }
-        match time.begin(inputs.into_iter(), self.stops_at_the_end.is_some()) {
+        match time.begin(inputs.into_iter(), self.stops_at_the_end.is_some() && all) {
             true => Ok(()),
             false => refused(
                 "clock",
@@ -197,7 +210,7 @@ impl Description {
             most: self.config.producers,
             inputs: places.map(of_clients).collect(),
         };
-        Durable::open(
+        let opened = Durable::open(
             lock,
             directory,
             every,
@@ -206,7 +219,11 @@ impl Description {
             &schemas.collect::<Vec<_>>(),
             bound,
         )
-        .await
+        .await?;
+        if let Some(time) = self.clock.source_time() {
+            time.resume(opened.1.controller.last_cut);
+        }
+        Ok(opened)
     }
 
     /// Opens the sinks, in the process that commits, before anything is received.

@@ -37,12 +37,13 @@ impl StreamContext {
 
     /// As [`StreamContext::stop_when_sources_end`], but first lets the time run on for `run_on`, in steps of an interval,
     /// so that what waits for the time is emitted: records within a slack, the last windows, sessions, timeouts, final
-    /// corrections, and the outer rows of joins over time. Needs a [`Clock::of_sources`](crate::Clock::of_sources); another clock is refused at the
-    /// start.
+    /// corrections, and the outer rows of joins over time. Needs a [`Clock::of_sources`](crate::Clock::of_sources) and no source
+    /// but those that give the time; the start refuses others.
     ///
     /// `run_on` is the longest of those waits; more does not harm, but costs a batch for each interval, unless
     /// [`Config::skip_quiet`](crate::Config::skip_quiet) leaves out those in which nothing happens. A process that is started in the same
-    /// directory afterwards begins after that time.
+    /// directory afterwards begins after that time; one that follows a kill at the end lets the time run on once more,
+    /// from the last batch.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> dstreams::Result<()> {

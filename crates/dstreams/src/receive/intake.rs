@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::{BlockId, ReceiverId, Timestamp};
+use dstreams_control::{BlockId, ReceiverId};
 use tokio::sync::{Notify, watch};
 
 use super::dead_letter::DeadLetters;
@@ -52,7 +52,7 @@ pub struct Intake {
     /// The batch interval.
     pub(crate) interval: Duration,
     /// The time that its source gives, as that of this input.
-    time: Option<(SourceTime, u32)>,
+    pub(super) time: Option<(SourceTime, u32)>,
     offsets: BTreeMap<String, u64>,
     /// The keys of `offsets`, least recently used first.
     oldest_first: Vec<String>,
@@ -147,50 +147,10 @@ impl Intake {
         self
     }
 
-    /// Its source gives the time of this input.
-    pub(crate) fn with_time(mut self, time: SourceTime, input: u32) -> Self {
-        self.time = Some((time, input));
-        self
-    }
-
-    /// See [`Ingest::time_is`](super::Ingest::time_is).
-    pub(crate) async fn time_is(&self, at: Timestamp) -> Result<bool> {
-        let Some((time, input)) = &self.time else {
-            return Ok(true);
-        };
-        // Blocks that are not safe when their interval ends may come into the next one.
-        let last = self.lock().last_block();
-        if let Some(last) = last {
-            self.safe(last).await?;
-        }
-        Ok(time.give(*input, at).await)
-    }
-
-    /// Its source has ended, and gives no time any more.
-    pub(crate) fn end_time(&self) {
-        if let Some((time, input)) = &self.time {
-            time.end(*input);
-        }
-    }
-
     /// Memory for `bytes` of records. Fails where no batch will free any: see
     /// [`Clock::of_sources`](crate::Clock::of_sources).
     async fn memory_for(&self, bytes: usize) -> Result<BudgetShare> {
-        let Some((time, _)) = &self.time else {
-            return Ok(self.budget.take(bytes).await);
-        };
-        tokio::select! {
-            biased;
-            memory = self.budget.take(bytes) => Ok(memory),
-            () = time.stuck() => Err(Error::Config {
-                setting: "block_memory",
-                message: format!(
-                    "the records of one interval do not fit into {} bytes, and no interval ends before stream `{}` \
-                     brings a later one: raise it, or shorten the interval",
-                    self.budget.total(), self.stream
-                ),
-            }),
-        }
+        self.unless_stuck(self.budget.take(bytes)).await
     }
 
     /// The keys of the offsets, least recently used first.
@@ -292,6 +252,11 @@ impl Intake {
     /// The receiver that these records belong to.
     pub fn receiver(&self) -> ReceiverId {
         self.receiver
+    }
+
+    /// The number of the last block with records.
+    pub(super) fn last_block(&self) -> Option<u64> {
+        self.lock().last_block()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -12,6 +12,7 @@ mod dead_letter;
 mod files;
 mod first;
 mod generator;
+mod give_time;
 mod ingest;
 mod intake;
 mod largest;

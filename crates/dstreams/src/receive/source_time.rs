@@ -68,11 +68,16 @@ impl GivenTimes {
     fn opens(&self, at: Timestamp) -> bool {
         self.open.is_some_and(|open| open.timestamp() > at)
     }
+
+    /// Whether nothing runs before the sources give a time, or a later one.
+    fn waits(&self) -> bool {
+        self.stands.is_none() || (self.idle && self.open.is_some())
+    }
 }
 
 impl SourceTime {
     pub fn new() -> Self {
-        let shared = GivenTimes {
+        let times = GivenTimes {
             begun: false,
             sources: BTreeMap::new(),
             stands: None,
@@ -81,20 +86,34 @@ impl SourceTime {
             stays: false,
             mode: Mode::Sources,
         };
-        SourceTime(Arc::new(watch::Sender::new(shared)))
+        SourceTime(Arc::new(watch::Sender::new(times)))
     }
 
     /// The inputs whose sources give the time, before any of them runs; returns `false` if the clock has some already.
     /// With `stays`, it stands still after they have ended.
     pub fn begin(&self, inputs: impl Iterator<Item = u32>, stays: bool) -> bool {
-        self.0.send_if_modified(|shared| {
-            let first = !std::mem::replace(&mut shared.begun, true);
+        self.0.send_if_modified(|times| {
+            let first = !std::mem::replace(&mut times.begun, true);
             if first {
-                shared.sources = inputs.map(|input| (input, None)).collect();
-                shared.stays = stays;
+                times.sources = inputs.map(|input| (input, None)).collect();
+                times.stays = stays;
             }
             first
         })
+    }
+
+    /// An earlier process cut this batch last: the time goes on after it.
+    pub fn resume(&self, last: Option<BatchTime>) {
+        if let Some(last) = last {
+            self.0.send_modify(|times| {
+                times.stands = times.stands.max(Some(last.timestamp()));
+            });
+        }
+    }
+
+    /// Whether the program stops, so that the time runs on without its sources.
+    pub fn is_stopping(&self) -> bool {
+        matches!(self.0.borrow().mode, Mode::RunsFrom(..))
     }
 
     /// Whether the source of this input gives the time.
@@ -108,23 +127,23 @@ impl SourceTime {
 
     /// Waits until the clock stands somewhere; for ever in a program that stops before.
     pub async fn known(&self) {
-        let mut shared = self.0.subscribe();
-        let known = |shared: &GivenTimes| match shared.mode {
-            Mode::Sources | Mode::Wall => shared.now().is_some(),
+        let mut times = self.0.subscribe();
+        let known = |times: &GivenTimes| match times.mode {
+            Mode::Sources | Mode::Wall => times.now().is_some(),
             Mode::RunsFrom(..) => false,
         };
         // This is a sender, so the wait does not fail.
-        let _ = shared.wait_for(known).await;
+        let _ = times.wait_for(known).await;
     }
 
     /// Waits until the time is `at` or later; no longer than `longest` where nothing but time moves the clock.
     pub async fn wait_until(&self, at: Timestamp, longest: Duration) {
-        let mut shared = self.0.subscribe();
-        let is_due = |shared: &GivenTimes| {
-            shared.mode != Mode::Sources || shared.now().is_some_and(|now| now >= at)
+        let mut times = self.0.subscribe();
+        let is_due = |times: &GivenTimes| {
+            times.mode != Mode::Sources || times.now().is_some_and(|now| now >= at)
         };
-        let wait = match shared.wait_for(is_due).await {
-            Ok(shared) => at.since(shared.now().unwrap_or(at)),
+        let wait = match times.wait_for(is_due).await {
+            Ok(times) => at.since(times.now().unwrap_or(at)),
             Err(_) => return,
         };
         tokio::time::sleep(wait.min(longest)).await;
@@ -137,33 +156,34 @@ impl SourceTime {
         self.moves_to(input, at).await
     }
 
-    async fn moves_to(&self, input: u32, at: Timestamp) -> bool {
-        self.0.send_if_modified(|shared| {
-            let given = shared.sources.get_mut(&input);
+    async fn moves_to(&self, input: u32, mut at: Timestamp) -> bool {
+        self.0.send_if_modified(|times| {
+            let given = times.sources.get_mut(&input);
             let moved = given.is_some_and(|given| {
                 let before = *given;
-                *given = before.max(Some(at));
+                at = before.map_or(at, |before| at.max(before));
+                *given = Some(at);
                 *given != before
             });
             if moved {
-                shared.advance();
+                times.advance();
             }
             moved
         });
-        let mut shared = self.0.subscribe();
-        let done = |shared: &GivenTimes| shared.mode != Mode::Sources || shared.opens(at);
-        let done = shared.wait_for(done).await;
-        done.is_ok_and(|shared| shared.mode == Mode::Sources)
+        let mut times = self.0.subscribe();
+        let done = |times: &GivenTimes| times.mode != Mode::Sources || times.opens(at);
+        let done = times.wait_for(done).await;
+        done.is_ok_and(|times| times.mode == Mode::Sources)
     }
 
     /// The source of this input has ended.
     pub fn end(&self, input: u32) {
-        self.0.send_if_modified(|shared| {
-            let ended = shared.sources.remove(&input).is_some();
+        self.0.send_if_modified(|times| {
+            let ended = times.sources.remove(&input).is_some();
             if ended {
-                shared.advance();
-                if shared.sources.is_empty() && !shared.stays && shared.mode == Mode::Sources {
-                    shared.mode = Mode::Wall;
+                times.advance();
+                if times.sources.is_empty() && !times.stays && times.mode == Mode::Sources {
+                    times.mode = Mode::Wall;
                 }
             }
             ended
@@ -176,19 +196,19 @@ impl SourceTime {
             return;
         };
         let at = stands.plus(by);
-        self.0.send_modify(|shared| {
-            shared.sources.insert(RUNS_ON, Some(stands));
+        self.0.send_modify(|times| {
+            times.sources.insert(RUNS_ON, Some(stands));
         });
         self.moves_to(RUNS_ON, at).await;
     }
 
     /// The program stops: no source waits any more, and the clock runs on from where it stands.
     pub fn stop(&self) {
-        self.0.send_if_modified(|shared| {
-            let stops = shared.mode == Mode::Sources;
+        self.0.send_if_modified(|times| {
+            let stops = times.mode == Mode::Sources;
             if stops {
-                let at = shared.stands.unwrap_or_else(wall_time);
-                shared.mode = Mode::RunsFrom(at, Instant::now());
+                let at = times.stands.unwrap_or_else(wall_time);
+                times.mode = Mode::RunsFrom(at, Instant::now());
             }
             stops
         });
@@ -196,9 +216,9 @@ impl SourceTime {
 
     /// The end of the interval that is open, and whether no batch is left to do.
     pub fn note(&self, open: Option<BatchTime>, idle: bool) {
-        self.0.send_if_modified(|shared| {
-            let before = (shared.open, shared.idle);
-            (shared.open, shared.idle) = (open, idle);
+        self.0.send_if_modified(|times| {
+            let before = (times.open, times.idle);
+            (times.open, times.idle) = (open, idle);
             before != (open, idle)
         });
     }
@@ -206,14 +226,14 @@ impl SourceTime {
     /// Completes if nothing will free memory for a source that gives the time: all batches are done, and the next one
     /// waits for that source.
     pub async fn stuck(&self) {
-        let mut shared = self.0.subscribe();
+        let mut times = self.0.subscribe();
         loop {
-            let idle = |shared: &GivenTimes| shared.idle && shared.open.is_some();
-            let Ok(before) = shared.wait_for(idle).await.map(|shared| shared.open) else {
+            let before = times.wait_for(GivenTimes::waits).await;
+            let Ok(before) = before.map(|times| times.open) else {
                 return std::future::pending().await;
             };
-            let goes_on = |now: &GivenTimes| !now.idle || now.open != before;
-            let changed = tokio::time::timeout(STUCK_AFTER, shared.wait_for(goes_on)).await;
+            let goes_on = |now: &GivenTimes| !now.waits() || now.open != before;
+            let changed = tokio::time::timeout(STUCK_AFTER, times.wait_for(goes_on)).await;
             if changed.is_err() && self.0.borrow().mode == Mode::Sources {
                 return;
             }

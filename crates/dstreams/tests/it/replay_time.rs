@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dstreams::agg::{count, sum};
@@ -16,6 +18,7 @@ use proptest::prelude::*;
 
 use crate::dir::Dir;
 use crate::program::{INTERVAL, block_on, cases, soon, until};
+use crate::watched::{Answer, Asked, Watched, put};
 
 /// A key, and its time in milliseconds.
 type Event = (i64, i64);
@@ -592,4 +595,236 @@ fn parquet_files_give_the_time_too() {
         ended(&ctx.start().await.unwrap()).await.unwrap();
         assert_eq!(received(&mut rdds), intervals_of(&events, 0));
     });
+}
+
+/// Adds what a process gave; a batch that is committed again gives the same.
+fn add(found: &mut Batches, rdds: &mut RddReceiver<Event>) {
+    for (batch, rows) in received(rdds) {
+        let before = found.insert(batch, rows.clone());
+        assert!(before.is_none_or(|before| before == rows), "batch {batch}");
+    }
+}
+
+/// The last files were read before the kill, so no source of the next process gives a time.
+#[test]
+fn a_process_that_follows_a_kill_emits_what_waits_at_the_end() {
+    let (dir, state) = (Dir::new(), Dir::missing());
+    let events: Vec<Event> = (0..60).map(|n| (n % 4, 5_000 + 17 * n)).collect();
+    write(dir.path(), Format::Csv, &events, 25);
+    let program = |once: bool, state: Option<&Dir>| {
+        let mut ctx = StreamContext::with_config(settings()).unwrap();
+        ctx.set_clock(Clock::of_sources());
+        if let Some(state) = state {
+            ctx.persist_in(state.path());
+        }
+        let files = files(dir.path(), Format::Csv, 100).by_time("value", Duration::ZERO);
+        let files = if once { files.once() } else { files };
+        let events = ctx.files::<Event>("events", files).unwrap();
+        let windows = events.key_by(|(key, _)| key);
+        let windows = windows.window_agg(4 * INTERVAL, INTERVAL, count()).unwrap();
+        let rdds = windows.collect();
+        if once {
+            ctx.close_when_sources_end(6 * INTERVAL);
+        }
+        (ctx, rdds)
+    };
+    let sorted = |mut rows: Batches| {
+        rows.values_mut().for_each(|rows| rows.sort());
+        rows
+    };
+    let whole = block_on(async {
+        let (ctx, mut rdds) = program(true, None);
+        ended(&ctx.start().await.unwrap()).await.unwrap();
+        sorted(received(&mut rdds))
+    });
+    let in_two = block_on(async {
+        let mut found = Batches::new();
+        let (ctx, mut rdds) = program(false, Some(&state));
+        let running = ctx.start().await.unwrap();
+        // All but the interval that is open, which has records.
+        let last = *intervals_of(&events, 0).keys().nth_back(1).unwrap();
+        until("the last interval", || {
+            let cut = running
+                .last_batch()
+                .is_some_and(|batch| batch.millis() >= last);
+            cut && running.status().block_memory > 0
+        })
+        .await;
+        running.abort().await.unwrap();
+        add(&mut found, &mut rdds);
+        let (ctx, mut rdds) = program(true, Some(&state));
+        ended(&ctx.start().await.unwrap()).await.unwrap();
+        add(&mut found, &mut rdds);
+        sorted(found)
+    });
+    assert_eq!(in_two, whole);
+}
+
+/// Their records are acknowledged, and must come into batches.
+#[test]
+fn sources_without_a_time_go_on_after_those_with_one() {
+    block_on(async {
+        let dir = Dir::new();
+        write(dir.path(), Format::Csv, &[(1, 5_000), (2, 5_100)], 10);
+        let mut ctx = StreamContext::with_config(settings()).unwrap();
+        ctx.set_clock(Clock::of_sources());
+        let files = files(dir.path(), Format::Csv, 100)
+            .once()
+            .by_time("value", Duration::ZERO);
+        ctx.files::<Event>("old", files)
+            .unwrap()
+            .for_each_rdd(|_| {});
+        let (queue, new) = ctx.queue::<Event>("new");
+        new.for_each_rdd(|_| {});
+        ctx.stop_when_sources_end();
+        let running = ctx.start().await.unwrap();
+        until("the old ones", || running.status().records == 2).await;
+        queue.push([(3, 0)]).await.unwrap();
+        until("the new one", || running.status().records == 3).await;
+        running.stop().await.unwrap();
+
+        let mut ctx = StreamContext::with_config(settings()).unwrap();
+        ctx.set_clock(Clock::of_sources());
+        ctx.source::<Event>("fast", every(250, 4))
+            .unwrap()
+            .for_each_rdd(|_| {});
+        let (_queue, new) = ctx.queue::<Event>("new");
+        new.for_each_rdd(|_| {});
+        ctx.close_when_sources_end(INTERVAL);
+        let error = ctx.start().await.err().unwrap().to_string();
+        assert!(error.contains("all sources give the time"), "{error}");
+    });
+}
+
+/// A whole file in another format, before any record: no interval ends, so no batch takes the dead letters.
+#[test]
+fn dead_letters_that_do_not_fit_into_memory_end_the_program_with_advice() {
+    block_on(async {
+        let dir = Dir::new();
+        let line = "no event ".repeat(20) + "\n";
+        std::fs::write(dir.join("a.txt"), line.repeat(60_000)).unwrap();
+        let mut config = settings();
+        config.block_memory = 4 << 20; // a block, and less than the letters
+        let mut ctx = StreamContext::with_config(config).unwrap();
+        ctx.set_clock(Clock::of_sources());
+        ctx.dead_letters().for_each_rdd(|_| {});
+        let files = files(dir.path(), Format::JsonLines, 8_000).by_time("value", Duration::ZERO);
+        ctx.files::<Event>("events", files)
+            .unwrap()
+            .for_each_rdd(|_| {});
+        let error = ended(&ctx.start().await.unwrap())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("block_memory") && error.contains("`events`"),
+            "{error}"
+        );
+    });
+}
+
+/// What other sources bring before the files have a time must not name a batch of today.
+#[test]
+fn a_stop_before_the_first_time_leaves_the_intervals_as_they_are() {
+    block_on(async {
+        let (dir, state) = (Dir::new(), Dir::missing());
+        let events: Vec<Event> = (0..30).map(|n| (n, 5_000 + 40 * n)).collect();
+        let mut found = (Batches::new(), Vec::new());
+        for first in [true, false] {
+            let mut ctx = StreamContext::with_config(settings()).unwrap();
+            ctx.set_clock(Clock::of_sources());
+            ctx.persist_in(state.path());
+            let files = files(dir.path(), Format::Csv, 100).by_time("value", Duration::ZERO);
+            let mut rdds = ctx.files::<Event>("events", files).unwrap().collect();
+            let (queue, words) = ctx.queue::<i64>("no time");
+            let mut words = words.collect();
+            let running = ctx.start().await.unwrap();
+            if first {
+                queue.push([7]).await.unwrap();
+            } else {
+                write(dir.path(), Format::Csv, &events, 7);
+                // And those of the last interval, which is open.
+                until("all files", || {
+                    running.status().records == 29 && running.status().block_memory > 0
+                })
+                .await;
+            }
+            running.stop().await.unwrap();
+            add(&mut found.0, &mut rdds);
+            found.1.extend(received(&mut words).into_values().flatten());
+        }
+        assert_eq!(found, (intervals_of(&events, 0), vec![7]));
+    });
+}
+
+/// Without a directory the program begins anew, and the output would take its batches for committed ones.
+#[test]
+fn an_output_with_later_batches_is_refused() {
+    block_on(async {
+        let (dir, out) = (Dir::new(), Dir::missing());
+        write(
+            dir.path(),
+            Format::Csv,
+            &[(1, 5_000), (2, 5_100), (3, 5_200)],
+            10,
+        );
+        for first in [true, false] {
+            let mut ctx = StreamContext::with_config(settings()).unwrap();
+            ctx.set_clock(Clock::of_sources());
+            let files = files(dir.path(), Format::Csv, 100)
+                .once()
+                .by_time("value", Duration::ZERO);
+            let events = ctx.files::<Event>("events", files).unwrap();
+            events.write_files(out.path(), Format::JsonLines).unwrap();
+            ctx.stop_when_sources_end();
+            let ended = ended(&ctx.start().await.unwrap()).await;
+            match ended {
+                Ok(summary) => assert!(first && summary.records == 3),
+                Err(error) => assert!(
+                    !first && error.to_string().contains("another place"),
+                    "{error}"
+                ),
+            }
+        }
+    });
+}
+
+/// An outage of a store ends no interval: the next process reads on where the file failed.
+#[test]
+fn a_file_that_cannot_be_read_for_now_stops_the_program() {
+    let events: Vec<Event> = (0..500_000).map(|n| (n, 5_000 + n / 50)).collect();
+    let lines = events.iter().map(|(key, time)| format!("{key},{time}\n"));
+    let text = "key,value\n".to_owned() + &lines.collect::<String>();
+    let outage = Arc::new(AtomicBool::new(true));
+    let fails = Arc::clone(&outage);
+    let mut gets = 0;
+    let store = Watched::new(move |asked, _| {
+        gets += usize::from(matches!(asked, Asked::Get(name, _) if name == "in/a"));
+        match gets > 1 && fails.load(Ordering::SeqCst) {
+            true => Answer::Fail,
+            false => Answer::Give,
+        }
+    });
+    put(&store.objects, "in/a", text.as_bytes().to_vec());
+    put(&store.objects, "in/b", "key,value\n0,20000\n");
+    let state = Dir::missing();
+    let found = block_on(async {
+        let mut found = Batches::new();
+        for first in [true, false] {
+            outage.store(first, Ordering::SeqCst);
+            let mut ctx = StreamContext::with_config(settings()).unwrap();
+            ctx.set_clock(Clock::of_sources());
+            ctx.persist_in(state.path());
+            let files = Files::store(Arc::clone(&store) as _, "in", Format::Csv).once();
+            let files = files.by_time("value", Duration::ZERO);
+            let mut rdds = ctx.files::<Event>("events", files).unwrap().collect();
+            ctx.stop_when_sources_end();
+            let ended = ended(&ctx.start().await.unwrap()).await;
+            assert_eq!(ended.is_err(), first, "{ended:?}");
+            add(&mut found, &mut rdds);
+        }
+        found
+    });
+    let all: Vec<Event> = events.into_iter().chain([(0, 20_000)]).collect();
+    assert!(found == intervals_of(&all, 0));
 }

@@ -275,7 +275,7 @@ impl Reading {
                     "it is another file than the one of this name of which {lines} {what} were read before; \
                      give each file a name of its own"
                 );
-                Err(self.unreadable(io::Error::other(message)))
+                Err(self.unreadable(io::Error::new(ErrorKind::InvalidData, message)))
             }
             _ => Ok(()),
         }

@@ -2,6 +2,7 @@
 //!
 //! It lists, reads new files, and reports changes to files that were read. `seen.rs` remembers the files.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::look::{ListedFile, Listing};
 use super::read::{Bad, OpenedFile, Reading};
 use super::root::Root;
 use super::seen::{FileStatus, Seen};
-use crate::error::{BoxError, Result};
+use crate::error::{BoxError, Error, Result};
 use crate::receive::dead_letter::Letter;
 use crate::receive::ingest::Ingest;
 use crate::receive::source::{Source, SourcePlacement, StopSignal};
@@ -89,14 +90,14 @@ impl Source for FileSource {
                 found = root.look(&self.files.only.0) => found,
             };
             let fresh = match found {
-                Ok(found) => self.find_fresh(&root, found, &ingest).await,
+                Ok(found) => self.find_fresh(&root, found, &ingest).await?,
                 Err(error) if self.files.once => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(stream = ingest.stream(), %error, "listing failed, will retry");
                     Vec::new()
                 }
             };
-            self.find_changed(&root, &ingest).await;
+            self.find_changed(&root, &ingest).await?;
             let looked = begun.elapsed();
             for fresh in fresh {
                 if closing.is_requested() {
@@ -105,7 +106,7 @@ impl Source for FileSource {
                 self.take(&root, fresh, &ingest, &closing).await?;
             }
             if self.files.once {
-                self.find_changed(&root, &ingest).await;
+                self.find_changed(&root, &ingest).await?;
                 // The program may end once this source ends.
                 if let Some(block) = self.block {
                     ingest.0.safe(block).await?;
@@ -143,7 +144,12 @@ impl FileSource {
 
     /// The found files that are to be read, in the order of their names. Reports the other changes, and forgets
     /// missing files.
-    async fn find_fresh(&mut self, root: &Root, found: Listing, ingest: &Ingest) -> Vec<Fresh> {
+    async fn find_fresh(
+        &mut self,
+        root: &Root,
+        found: Listing,
+        ingest: &Ingest,
+    ) -> Result<Vec<Fresh>> {
         let after = self.files.forget_after;
         let news = self.seen.looked(found, Instant::now(), after);
         for name in &news.forgotten {
@@ -151,7 +157,7 @@ impl FileSource {
             ingest.0.dead_letters.forget(ingest.stream(), name);
         }
         for (name, error) in news.closed {
-            add_dead_letters(root, &name, vec![Bad::rest(error.to_string())], ingest).await;
+            add_dead_letters(root, &name, vec![Bad::rest(error.to_string())], ingest).await?;
         }
         let names = news.unsure.iter().map(|entry| entry.name.clone()).collect();
         let opened = root.known(names).await;
@@ -170,15 +176,15 @@ impl FileSource {
             }
         }
         for name in others.iter().take(MAX_REPLACED_REPORTED) {
-            add_dead_letters(root, name, vec![Bad::rest(REPLACED.into())], ingest).await;
+            add_dead_letters(root, name, vec![Bad::rest(REPLACED.into())], ingest).await?;
         }
         if let Some(name) = others.get(MAX_REPLACED_REPORTED) {
             let more = others.len() - MAX_REPLACED_REPORTED;
             let why =
                 format!("with {more} files found at the same look, the first of them: {REPLACED}");
-            add_dead_letters(root, name, vec![Bad::rest(why)], ingest).await;
+            add_dead_letters(root, name, vec![Bad::rest(why)], ingest).await?;
         }
-        fresh
+        Ok(fresh)
     }
 
     /// Reads a file, unless it was read under another name.
@@ -279,7 +285,7 @@ impl FileSource {
             {
                 return Ok(());
             }
-            add_dead_letters(root, name, piece.bad, ingest).await;
+            add_dead_letters(root, name, piece.bad, ingest).await?;
             let rows = piece.rows;
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(self.schema.clone()));
             self.push(rows, name, piece.offset, ingest).await?;
@@ -287,23 +293,40 @@ impl FileSource {
         let failed = match thread.await {
             Ok((opened, read)) => {
                 self.seen.was_read(name, opened, read.is_ok());
-                read.err().map(|error| error.to_string())
+                match read {
+                    // The time must not go on without records that the next process can read.
+                    Err(error) if ingest.0.gives_time() && may_be_readable(&error) => {
+                        return Err(error);
+                    }
+                    read => read.err().map(|error| error.to_string()),
+                }
             }
             Err(panic) => Some(format!("the reader panicked: {panic}")),
         };
         if let Some(failed) = failed {
-            add_dead_letters(root, name, vec![Bad::rest(failed)], ingest).await;
+            add_dead_letters(root, name, vec![Bad::rest(failed)], ingest).await?;
         }
         Ok(())
     }
 
     /// Reports files that have changed since they were read.
-    async fn find_changed(&mut self, root: &Root, ingest: &Ingest) {
+    async fn find_changed(&mut self, root: &Root, ingest: &Ingest) -> Result<()> {
         let now = root.known(self.seen.recent()).await;
         for (name, why) in self.seen.changed(now) {
-            add_dead_letters(root, &name, vec![Bad::rest(why)], ingest).await;
+            add_dead_letters(root, &name, vec![Bad::rest(why)], ingest).await?;
         }
+        Ok(())
     }
+}
+
+/// Whether a file may be readable later, as it is: it is there, and neither damaged nor another one.
+fn may_be_readable(error: &Error) -> bool {
+    let never = [
+        ErrorKind::NotFound,
+        ErrorKind::InvalidData,
+        ErrorKind::UnexpectedEof,
+    ];
+    matches!(error, Error::File { source, .. } if !never.contains(&source.kind()))
 }
 
 pub(super) const REPLACED: &str = "a file of this name was read before, and this is another one, which is not read; \
@@ -311,9 +334,9 @@ pub(super) const REPLACED: &str = "a file of this name was read before, and this
 
 /// Reports bad lines and rows once, also after a restart, but a file that cannot be read again each time. Returns
 /// when all letters are safe: their piece is not read again after that.
-async fn add_dead_letters(root: &Root, name: &str, bad: Vec<Bad>, ingest: &Ingest) {
+async fn add_dead_letters(root: &Root, name: &str, bad: Vec<Bad>, ingest: &Ingest) -> Result<()> {
     if bad.is_empty() {
-        return;
+        return Ok(());
     }
     let path = root.path(name).display().to_string();
     let letters = bad.into_iter().map(|bad| Letter {
@@ -324,8 +347,10 @@ async fn add_dead_letters(root: &Root, name: &str, bad: Vec<Bad>, ingest: &Inges
     });
     let dead = &ingest.0.dead_letters;
     let letters = letters.collect();
-    let added = dead.add(ingest.stream(), &path, Some(name), letters).await;
-    dead.safe(added).await
+    let added = dead.add(ingest.stream(), &path, Some(name), letters);
+    let added = ingest.0.unless_stuck(added).await?;
+    dead.safe(added).await;
+    Ok(())
 }
 
 #[cfg(test)]
