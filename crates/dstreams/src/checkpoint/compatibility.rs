@@ -85,6 +85,22 @@ impl PendingChanges<'_> {
         let fits = || (self.states.iter()).any(|it| it.name == name && it.holds == written.holds);
         names(self.changes) && (self.done.as_ref().is_some_and(|done| !names(done)) || !fits())
     }
+
+    /// The times with which batches ran after the checkpoint, for a state that it does not have. A dropped state is
+    /// not that of the journal, and neither is one with the name of a written state.
+    fn times_since<'a>(&self, state: &StateId, journal: &'a [(String, String)]) -> Option<&'a str> {
+        let names = |changes: &StateChanges| changes.dropped.contains(&state.name);
+        let is_dropped = names(self.changes) && !self.done.as_ref().is_some_and(names);
+        if is_dropped || self.written.iter().any(|it| it.state.name == state.name) {
+            return None;
+        }
+        let of_journal = |name: &str| journal.iter().find(|(of, _)| of == name);
+        let renamed = self.changes.renamed.iter();
+        let mut before = renamed.filter(|(_, to)| *to == state.name);
+        let (_, times) =
+            of_journal(&state.name).or_else(|| before.find_map(|(from, _)| of_journal(from)))?;
+        Some(times)
+    }
 }
 
 impl Program {
@@ -244,6 +260,12 @@ impl Manifest {
                     other.state.name, written.state.name
                 )));
             }
+        }
+        // It is empty in the checkpoint: other times are of account only for batches that run again.
+        let new = states.iter().zip(&kept).filter(|(_, kept)| kept.is_none());
+        for (state, _) in new {
+            let then = pending.times_since(state, journal);
+            other_times = other_times.or_else(|| refusal_of_times(state, then, remedy_of(state)));
         }
         let kept = kept
             .into_iter()
@@ -485,6 +507,39 @@ mod tests {
             let (_, refusal) = fit(then, of(now, true), journal).unwrap();
             assert_eq!(refusal.is_none(), fits, "{then} {journal:?} {now}");
         }
+    }
+
+    /// It began after the checkpoint, so only the journal has its times.
+    #[test]
+    fn times_of_a_state_that_the_checkpoint_lacks_are_those_of_the_journal() {
+        let of = |name: &str, ms, may_change| StateId {
+            times: Some(format!("timeout {ms} ms")),
+            may_change,
+            ..id(name, "rows")
+        };
+        let none = StateChanges::default();
+        let manifest = |done: &StateChanges| Manifest::empty(program(), Vec::new(), done);
+        let journal = [("visits".to_owned(), "timeout 500 ms".to_owned())];
+        let refusal = |done: &StateChanges, now: StateId, changes: &StateChanges| {
+            let fit = manifest(done).fit(&program(), &[now], changes, &journal);
+            fit.unwrap().1.map(|refusal| refusal.to_string())
+        };
+        for may_change in [true, false] {
+            let other = of("visits", 400, may_change);
+            let refused = refusal(&none, other.clone(), &none).unwrap();
+            for part in ["visits", "500 ms", "400 ms", remedy_of(&other)] {
+                assert!(refused.contains(part), "{refused}");
+            }
+            assert_eq!(refusal(&none, of("visits", 500, may_change), &none), None);
+            assert_eq!(refusal(&none, of("views", 400, may_change), &none), None);
+        }
+        let drop = changes(&["visits"], &[]);
+        let other = || of("visits", 400, true);
+        assert_eq!(refusal(&none, other(), &drop), None);
+        // It was dropped before it began again.
+        assert!(refusal(&drop, other(), &drop).is_some());
+        let rename = changes(&[], &[("visits", "views")]);
+        assert!(refusal(&none, of("views", 400, true), &rename).is_some());
     }
 
     #[test]

@@ -67,31 +67,34 @@ where
         let mut in_vain = 0;
         let mut leaving = Leaving::<K, S>::new(events)?;
         let woken = columns_of::<K>(events.woken)?;
-        for due in events.due {
-            match *due {
-                DueCall::Leaves => {
+        let later = |due: &DueCall| matches!(due, DueCall::LeavesLater(_));
+        // The keys that leave later in a row are one run; any other call is one.
+        let runs = (events.due).chunk_by(|one, next| later(one) && later(next));
+        for run in runs {
+            match *run {
+                [DueCall::Leaves] => {
                     let call = |key: K::Ref<'_>, state| self.last_call(key, state, events, made);
                     in_vain += leaving.next(call)?.map_or(0, usize::from);
                 }
-                DueCall::Wakes(key) => {
+                [DueCall::Wakes(key)] => {
                     let state = &mut states[key as usize];
                     state.wake();
                     let of = woken.get(key as usize);
                     (self.call)(of, None, state, &mut Out::new(made));
                     state.settle();
                 }
-                DueCall::LeavesLater(key) => {
-                    let Some(state) = states[key as usize].leave() else {
+                _ => {
+                    let (keys, gone) = leave_later(run, states);
+                    if keys.is_empty() {
                         continue;
-                    };
-                    let state = batch_of([state])?;
-                    let owned = records_of::<S>(&state)?.into_iter();
-                    for owned in owned {
-                        let of = woken.get(key as usize);
-                        in_vain += usize::from(self.last_call(of, owned, events, made));
                     }
-                    left.push(key);
-                    left_states.push(state);
+                    let gone = batch_of(gone)?;
+                    for (key, state) in keys.iter().zip(records_of::<S>(&gone)?) {
+                        let of = woken.get(*key as usize);
+                        in_vain += usize::from(self.last_call(of, state, events, made));
+                    }
+                    left.extend(keys);
+                    left_states.push(gone);
                 }
             }
         }
@@ -178,6 +181,15 @@ where
     }
 }
 
+/// Takes out the states of keys that leave after they were woken; without keys that were removed then.
+fn leave_later<S>(calls: &[DueCall], states: &mut [KeyState<S>]) -> (Vec<u32>, Vec<S>) {
+    let leaves = calls.iter().filter_map(|call| match *call {
+        DueCall::LeavesLater(key) => Some((key, states[key as usize].leave()?)),
+        DueCall::Leaves | DueCall::Wakes(_) => None,
+    });
+    leaves.unzip()
+}
+
 /// The keys that leave without being woken before, in the order of their calls.
 struct Leaving<'a, K: Record, S: Record> {
     rest: std::slice::Iter<'a, RecordBatch>,
@@ -224,5 +236,106 @@ impl<'a, K: Record, S: Record> Leaving<'a, K, S> {
             self.read()?;
         }
         Ok(called)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use datafusion::arrow::array::{ArrayRef, BooleanArray};
+    use datafusion::arrow::datatypes::Field;
+
+    use super::super::record::RecordShape;
+    use super::*;
+
+    thread_local! {
+        /// How many builders of states there were.
+        static BUILDERS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// A number that counts its builders.
+    struct Counted(i64);
+
+    struct CountedBuilder(<i64 as Record>::Builder);
+
+    impl Default for CountedBuilder {
+        fn default() -> Self {
+            BUILDERS.set(BUILDERS.get() + 1);
+            CountedBuilder(Default::default())
+        }
+    }
+
+    impl Builder for CountedBuilder {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn finish(&mut self, out: &mut Vec<ArrayRef>) -> Result<()> {
+            self.0.finish(out)
+        }
+    }
+
+    struct CountedCols(<i64 as Record>::Cols);
+
+    impl Columns<Counted> for CountedCols {
+        fn try_new(reader: &mut ColumnReader<'_>) -> Result<Self> {
+            Ok(CountedCols(<i64 as Record>::Cols::try_new(reader)?))
+        }
+        fn get(&self, row: usize) -> i64 {
+            self.0.get(row)
+        }
+    }
+
+    impl Record for Counted {
+        type Ref<'a> = i64;
+        type Cols = CountedCols;
+        type Builder = CountedBuilder;
+        const SHAPE: RecordShape = RecordShape::Leaf;
+        fn fields(name: &str, out: &mut Vec<Field>) {
+            i64::fields(name, out);
+        }
+        fn own(row: i64) -> Self {
+            Counted(row)
+        }
+        fn append(self, to: &mut CountedBuilder) {
+            self.0.append(&mut to.0);
+        }
+        fn append_ref(row: i64, to: &mut CountedBuilder) {
+            i64::append_ref(row, &mut to.0);
+        }
+        fn append_null(to: &mut CountedBuilder) {
+            i64::append_null(&mut to.0);
+        }
+    }
+
+    #[test]
+    fn keys_that_leave_in_a_row_have_one_batch() {
+        const KEYS: u32 = 1_000;
+        let call = |_: i64, _: Option<i64>, _: &mut KeyState<Counted>, _: &mut Out<'_, i64>| {};
+        let each = EachEvent::<i64, i64, Counted, i64, _>::that_maps(call, None);
+        let woken = batch_of(0..i64::from(KEYS)).unwrap();
+        let states = batch_of((0..i64::from(KEYS)).map(Counted)).unwrap();
+        let wakes = (0..KEYS).map(DueCall::Wakes);
+        let due: Vec<DueCall> = wakes.chain((0..KEYS).map(DueCall::LeavesLater)).collect();
+        let has_state = BooleanArray::from(vec![true; KEYS as usize]);
+        BUILDERS.set(0);
+        let applied = each.apply(&Events {
+            time: BatchTime(100),
+            has_state: &has_state,
+            states,
+            rows: &[],
+            key_of: &[],
+            skip: 1,
+            timers: &[],
+            timed_out: &[],
+            woken: &woken,
+            due: &due,
+        });
+        // Another one is of the states that stay.
+        assert_eq!(BUILDERS.get(), 2);
+        let left = applied.unwrap().left.unwrap();
+        assert_eq!(left.keys, Vec::from_iter(0..KEYS));
+        let states = records_of::<i64>(&left.states).unwrap();
+        assert_eq!(states, Vec::from_iter(0..i64::from(KEYS)));
     }
 }

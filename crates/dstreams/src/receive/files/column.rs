@@ -31,6 +31,8 @@ const UUID_BYTES: i32 = 16;
 pub(super) struct ColumnBuilder {
     schema: SchemaRef,
     columns: Vec<Column>,
+    /// Buffer for texts without their escapes.
+    unescaped: String,
     /// Whether each row is a record.
     good: Vec<bool>,
     bad: usize,
@@ -48,6 +50,7 @@ impl ColumnBuilder {
                 .iter()
                 .map(column)
                 .collect::<Result<_, _>>()?,
+            unescaped: String::new(),
             good: Vec::new(),
             bad: 0,
         })
@@ -61,7 +64,7 @@ impl ColumnBuilder {
         for (place, (column, field)) in columns.enumerate() {
             match failed {
                 None => {
-                    if let Err(why) = column.add(cell(place), field) {
+                    if let Err(why) = column.add(cell(place), field, &mut self.unescaped) {
                         failed = Some(format!("column `{}`: {why}", field.name()));
                     }
                 }
@@ -121,8 +124,7 @@ pub(super) enum Column {
     F32(PrimitiveBuilder<Float32Type>),
     F64(PrimitiveBuilder<Float64Type>),
     Bool(BooleanBuilder),
-    /// With a buffer for texts without their escapes.
-    Text(StringViewBuilder, String),
+    Text(StringViewBuilder),
     /// A text of an enum.
     Variant(StringViewBuilder, AllowedTexts),
     Time(TimestampMillisecondBuilder, FinerTimes),
@@ -165,7 +167,7 @@ macro_rules! of_each {
             Column::F32($number) => $of_number,
             Column::F64($number) => $of_number,
             Column::Bool($other) => $of_other,
-            Column::Text($other, _) => $of_other,
+            Column::Text($other) => $of_other,
             Column::Variant($other, _) => $of_other,
             Column::Time($other, _) => $of_other,
             Column::Date($other) => $of_other,
@@ -194,7 +196,7 @@ impl Column {
             DataType::Float64 => Column::F64(PrimitiveBuilder::new()),
             DataType::Boolean => Column::Bool(BooleanBuilder::new()),
             DataType::Utf8View => match AllowedTexts::of(field) {
-                None => Column::Text(StringViewBuilder::new(), String::new()),
+                None => Column::Text(StringViewBuilder::new()),
                 Some(allowed) => Column::Variant(StringViewBuilder::new(), allowed),
             },
             kind @ DataType::Timestamp(TimeUnit::Millisecond, Some(_)) => {
@@ -222,11 +224,16 @@ impl Column {
         })
     }
 
-    /// Adds one value; a placeholder if it does not fit.
+    /// Adds one value; a placeholder if it does not fit. Texts lose their escapes in `unescaped`.
     #[inline]
-    pub fn add(&mut self, cell: Cell<'_>, field: &Field) -> Result<(), String> {
+    pub fn add(
+        &mut self,
+        cell: Cell<'_>,
+        field: &Field,
+        unescaped: &mut String,
+    ) -> Result<(), String> {
         let added = match cell {
-            Cell::Json(value) if value.kind != JsonType::Null => self.add_json(value),
+            Cell::Json(value) if value.kind != JsonType::Null => self.add_json(value, unescaped),
             Cell::Csv(text) if !text.is_empty() => self.add_csv(text),
             Cell::Twice => Err("two members have this name".into()),
             _ if field.is_nullable() => {
@@ -236,7 +243,7 @@ impl Column {
             Cell::Json(_) => Err("it is null".into()),
             Cell::Missing => Err("no member has this name".into()),
             Cell::Csv(_) => match self {
-                Column::Text(texts, _) => {
+                Column::Text(texts) => {
                     texts.append_value("");
                     return Ok(());
                 }
@@ -257,7 +264,7 @@ impl Column {
     pub fn add_nothing(&mut self) {
         match self {
             Column::Bool(values) => values.append_value(false),
-            Column::Text(texts, _) | Column::Variant(texts, ..) => texts.append_value(""),
+            Column::Text(texts) | Column::Variant(texts, _) => texts.append_value(""),
             Column::Time(times, _) => times.append_value(0),
             Column::Date(days) => days.append_value(0),
             Column::Decimal(numbers, _) => numbers.append_value(0),
@@ -274,10 +281,10 @@ impl Column {
 
     /// Adds nothing if it fails.
     #[inline]
-    fn add_json(&mut self, value: Value<'_>) -> Result<(), String> {
+    fn add_json(&mut self, value: Value<'_>, unescaped: &mut String) -> Result<(), String> {
         let wrong = |wanted: &str| Err(format!("it is {}, not {wanted}", name_of(value.kind)));
         match self {
-            Column::Text(texts, unescaped) => match value.kind {
+            Column::Text(texts) => match value.kind {
                 JsonType::Text(_) => {
                     texts.append_value(text_of(value, unescaped)?);
                     Ok(())
@@ -294,7 +301,9 @@ impl Column {
             Column::List(item, lists) => match value.kind {
                 JsonType::List => {
                     let items = lists.values();
-                    let added = json::items(value.text, |value| items.add(Cell::Json(value), item));
+                    let added = json::items(value.text, |value| {
+                        items.add(Cell::Json(value), item, unescaped)
+                    });
                     added.map_err(|why| format!("an item of the list: {why}"))?;
                     lists.append(true);
                     Ok(())
@@ -302,7 +311,7 @@ impl Column {
                 _ => wrong("a list"),
             },
             Column::Struct(structs) => match value.kind {
-                JsonType::Object => structs.add(value.text),
+                JsonType::Object => structs.add(value.text, unescaped),
                 _ => wrong("an object"),
             },
             Column::Time(times, _) if value.kind == JsonType::Number => {
@@ -313,12 +322,14 @@ impl Column {
                 numbers.append_value(kind.read(value.text)?);
                 Ok(())
             }
-            Column::Time(..) => self.add_text(value, "a time such as 2026-11-29T16:44:00Z"),
-            Column::Date(_) => self.add_text(value, "a date such as 2026-11-29"),
-            Column::Decimal(..) => self.add_text(value, "a number"),
-            Column::Variant(..) => self.add_text(value, "a text"),
+            Column::Time(..) => {
+                self.add_text(value, "a time such as 2026-11-29T16:44:00Z", unescaped)
+            }
+            Column::Date(_) => self.add_text(value, "a date such as 2026-11-29", unescaped),
+            Column::Decimal(..) => self.add_text(value, "a number", unescaped),
+            Column::Variant(..) => self.add_text(value, "a text", unescaped),
             Column::Bytes(..) | Column::Uuid(_) => {
-                self.add_text(value, "a text of hexadecimal digits")
+                self.add_text(value, "a text of hexadecimal digits", unescaped)
             }
             numbers => match value.kind {
                 JsonType::Number => numbers.add_number(value.text),
@@ -328,10 +339,15 @@ impl Column {
     }
 
     /// Adds the value of a text.
-    fn add_text(&mut self, value: Value<'_>, wanted: &str) -> Result<(), String> {
+    fn add_text(
+        &mut self,
+        value: Value<'_>,
+        wanted: &str,
+        unescaped: &mut String,
+    ) -> Result<(), String> {
         match value.kind {
             JsonType::Text(false) => self.add_parsed(value.text),
-            JsonType::Text(true) => self.add_parsed(text_of(value, &mut String::new())?),
+            JsonType::Text(true) => self.add_parsed(text_of(value, unescaped)?),
             other => Err(format!("it is {}, not {wanted}", name_of(other))),
         }
     }
@@ -361,7 +377,7 @@ impl Column {
 
     fn add_csv(&mut self, text: &str) -> Result<(), String> {
         match self {
-            Column::Text(texts, _) => {
+            Column::Text(texts) => {
                 texts.append_value(text);
                 Ok(())
             }
@@ -464,5 +480,38 @@ fn name_of(kind: JsonType) -> &'static str {
         JsonType::Text(_) => "a text",
         JsonType::List => "a list",
         JsonType::Object => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::record::{Date, checked_schema, records_of};
+
+    #[test]
+    fn all_texts_lose_their_escapes_in_one_buffer() {
+        type Row = (Vec<String>, Date);
+        let schema = checked_schema::<Row>();
+        let mut rows = ColumnBuilder::new(&schema, FinerTimes::Refused).unwrap();
+        let values = [
+            Value {
+                kind: JsonType::List,
+                text: r#"["a\"b", "c\u0064"]"#,
+            },
+            Value {
+                kind: JsonType::Text(true),
+                text: r"2026-11-2\u0039",
+            },
+        ];
+        rows.unescaped.reserve(100);
+        let buffer = rows.unescaped.as_ptr();
+        for _ in 0..3 {
+            rows.add(|place| Cell::Json(values[place])).unwrap();
+            assert_eq!(rows.unescaped, "2026-11-29");
+            assert_eq!(rows.unescaped.as_ptr(), buffer);
+        }
+        let found = records_of::<Row>(&rows.finish().unwrap().unwrap()).unwrap();
+        let wanted = (vec!["a\"b".to_owned(), "cd".to_owned()], Date(20_786));
+        assert_eq!(found, vec![wanted; 3]);
     }
 }

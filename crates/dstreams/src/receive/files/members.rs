@@ -89,7 +89,7 @@ impl StructColumn {
     }
 
     /// Adds the struct of an object's text. If it fails, some columns have a value for it.
-    pub fn add(&mut self, object: &str) -> Result<(), String> {
+    pub fn add(&mut self, object: &str, unescaped: &mut String) -> Result<(), String> {
         self.members.fill(Member::Missing);
         let (members, names) = (&mut self.members, &mut self.names);
         // Most writers write members in the same order.
@@ -120,7 +120,7 @@ impl StructColumn {
                     text: &object[start..end],
                 }),
             };
-            let added = column.add(cell, field);
+            let added = column.add(cell, field, unescaped);
             added.map_err(|why| format!("`{}`: {why}", field.name()))?;
         }
         self.valid.append_non_null();

@@ -115,9 +115,11 @@ impl DueKeys {
             next += 1;
             next - 1
         };
-        let of_later = |slot: u32| {
-            let place = left.keys.iter().position(|key| *key == slot)?;
-            Some((leaving.num_rows() + place) as u32)
+        // In the order of the calls, without keys that were removed when they were woken.
+        let mut places = left.keys.iter().zip(leaving.num_rows() as u32..).peekable();
+        let mut of_later = |slot: u32| {
+            let place = places.next_if(|(key, _)| **key == slot);
+            place.map(|(_, place)| place)
         };
         let order = self.calls.iter().filter_map(|call| match *call {
             DueCall::Leaves => Some(at_once()),

@@ -119,7 +119,7 @@ fn check(what: &str, wanted: &Field, values: &ArrayRef) -> Result<()> {
     }
 }
 
-/// The same lists, without items in rows that are null or not `there`, if those include nulls.
+/// The same lists, without items in rows that are null or not `there`, if those may be no records.
 pub(super) fn without_hidden_items(
     list: ListArray,
     present: Option<&BooleanBuffer>,
@@ -130,7 +130,7 @@ pub(super) fn without_hidden_items(
         (Some(valid), Some(present)) => valid & present,
     };
     let hides = |row| !shown.value(row) && list.value_length(row) > 0;
-    if !has_nulls(list.values()) || !(0..list.len()).any(hides) {
+    if !may_be_wrong(list.values()) || !(0..list.len()).any(hides) {
         return Ok(list);
     }
     let (item, offsets, values, nulls) = list.into_parts();
@@ -148,11 +148,13 @@ pub(super) fn without_hidden_items(
     Ok(ListArray::try_new(item, offsets, items, nulls)?)
 }
 
-/// Whether there are nulls among the values, or in the fields of structs and the items of lists.
-fn has_nulls(values: &ArrayRef) -> bool {
+/// Whether there are nulls among the values, or in the fields of structs and the items of lists, or decimal numbers,
+/// which can have too many digits.
+fn may_be_wrong(values: &ArrayRef) -> bool {
     let inside = match values.data_type() {
-        DataType::Struct(_) => values.as_struct().columns().iter().any(has_nulls),
-        DataType::List(_) => has_nulls(values.as_list::<i32>().values()),
+        DataType::Struct(_) => values.as_struct().columns().iter().any(may_be_wrong),
+        DataType::List(_) => may_be_wrong(values.as_list::<i32>().values()),
+        DataType::Decimal128(..) => true,
         _ => false,
     };
     inside || values.null_count() > 0

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray};
-use datafusion::arrow::buffer::ScalarBuffer;
+use datafusion::arrow::buffer::{BooleanBuffer, ScalarBuffer};
 use datafusion::arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Field, TimeUnit, TimestampMillisecondType,
 };
@@ -49,7 +49,8 @@ pub struct Date(pub i32);
 /// A number with `P` decimal digits, `S` of them behind the point: a column `Decimal128(P, S)`.
 ///
 /// The field is the number without its point: `Decimal::<10, 2>(1995)` is 19.95. `P` is at most 38, and `S` at most
-/// `P`; other numbers do not compile. A value with more than `P` digits is an error when it is put into a column.
+/// `P`; other numbers do not compile. A value with more than `P` digits is an error when it is put into a column or read
+/// from one.
 ///
 /// ```
 /// use dstreams::{Decimal, StreamContext};
@@ -105,8 +106,8 @@ pub trait Scalar: Copy + Default + Send + Sync + 'static {
     fn reads(found: &DataType) -> bool {
         *found == Self::data_type()
     }
-    /// Refuses values that the type does not have.
-    fn check(_: &PrimitiveArray<Self::Arrow>) -> Result<()> {
+    /// Refuses values that the type does not have, except where a row is null or not there.
+    fn check(_: &PrimitiveArray<Self::Arrow>, _there: Option<&BooleanBuffer>) -> Result<()> {
         Ok(())
     }
 }
@@ -152,11 +153,20 @@ impl<const P: u8, const S: i8> Scalar for Decimal<P, S> {
     fn native(self) -> i128 {
         self.0
     }
-    fn check(values: &PrimitiveArray<Decimal128Type>) -> Result<()> {
-        let wrong = |value: &&i128| value.unsigned_abs() > Self::MAX.0.unsigned_abs();
-        match values.values().iter().find(wrong) {
+    fn check(values: &PrimitiveArray<Decimal128Type>, there: Option<&BooleanBuffer>) -> Result<()> {
+        let most = Self::MAX.0.unsigned_abs();
+        let is_wrong = |value: i128| value.unsigned_abs() > most;
+        let all = values.values();
+        // All without a branch: it runs for each batch that is read, and wrong values are rare.
+        if !all.iter().fold(false, |any, value| any | is_wrong(*value)) {
+            return Ok(());
+        }
+        let is_there =
+            |row: usize| values.is_valid(row) && there.is_none_or(|there| there.value(row));
+        let mut rows = all.iter().enumerate();
+        match rows.find(|(row, value)| is_wrong(**value) && is_there(*row)) {
             None => Ok(()),
-            Some(value) => Err(Error::Schema {
+            Some((_, value)) => Err(Error::Schema {
                 what: format!("a value of `Decimal<{P}, {S}>`"),
                 expected: format!("{P} digits at most"),
                 found: format!("{value} without its point"),
@@ -190,7 +200,7 @@ impl<T: Scalar> Builder for ScalarBuilder<T> {
     fn finish(&mut self, out: &mut Vec<ArrayRef>) -> Result<()> {
         let values = std::mem::take(&mut self.0);
         let column = PrimitiveArray::<T::Arrow>::new(values.into(), None);
-        T::check(&column)?;
+        T::check(&column, None)?;
         out.push(Arc::new(column.with_data_type(T::data_type())));
         Ok(())
     }
@@ -219,7 +229,10 @@ macro_rules! scalar {
                 let column =
                     reader.column::<PrimitiveArray<<$name as Scalar>::Arrow>>(&wanted)?;
                 match <$name>::reads(column.data_type()) {
-                    true => Ok(ScalarCols(column.values().clone())),
+                    true => {
+                        <$name>::check(&column, reader.present())?;
+                        Ok(ScalarCols(column.values().clone()))
+                    }
                     false => Err(Error::Schema {
                         what: "a column".into(),
                         expected: wanted.to_string(),
@@ -242,3 +255,70 @@ macro_rules! scalar {
 scalar!([] Millis);
 scalar!([] Date);
 scalar!([const P: u8, const S: i8] Decimal<P, S>);
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{
+        BooleanArray, Decimal128Array, Int64Array, ListArray, RecordBatch,
+    };
+    use datafusion::arrow::buffer::{NullBuffer, OffsetBuffer};
+
+    use super::*;
+    use crate::stream::record::check_rows;
+
+    type Price = Decimal<4, 0>;
+
+    /// A column as another writer may have made it.
+    fn prices(values: Vec<i128>, nulls: Option<NullBuffer>) -> ArrayRef {
+        let column = Decimal128Array::new(values.into(), nulls);
+        Arc::new(column.with_data_type(Price::data_type()))
+    }
+
+    fn check<T: Record>(columns: Vec<ArrayRef>) -> Result<()> {
+        check_rows::<T>(&RecordBatch::try_new(T::schema(), columns).unwrap())
+    }
+
+    #[test]
+    fn a_column_with_too_many_digits_has_no_records() {
+        assert!(check::<Price>(vec![prices(vec![-9_999, 0, 9_999], None)]).is_ok());
+        for wrong in [10_000, -10_000, i128::MIN] {
+            let error = check::<Price>(vec![prices(vec![1, wrong], None)]).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains("4 digits at most") && error.contains(&wrong.to_string()),
+                "{error}"
+            );
+        }
+    }
+
+    /// Other writers leave anything there.
+    #[test]
+    fn values_that_are_not_there_may_have_any_digits() {
+        let column = |valid: [bool; 2]| {
+            let nulls = NullBuffer::from(valid.to_vec());
+            vec![prices(vec![10_000, 5], Some(nulls))]
+        };
+        assert!(check::<Option<Price>>(column([false, true])).is_ok());
+        assert!(check::<Option<Price>>(column([true, false])).is_err());
+
+        let columns = |is: [bool; 2]| -> Vec<ArrayRef> {
+            vec![
+                Arc::new(BooleanArray::from(is.to_vec())),
+                Arc::new(Int64Array::from(vec![1, 2])),
+                prices(vec![10_000, 5], None),
+            ]
+        };
+        assert!(check::<Option<(i64, Price)>>(columns([false, true])).is_ok());
+        assert!(check::<Option<(i64, Price)>>(columns([true, false])).is_err());
+
+        let lists = |valid: [bool; 2]| -> Vec<ArrayRef> {
+            let item = Arc::new(Field::new("item", Price::data_type(), false));
+            let offsets = OffsetBuffer::from_lengths([1, 1]);
+            let nulls = NullBuffer::from(valid.to_vec());
+            let items = prices(vec![10_000, 5], None);
+            vec![Arc::new(ListArray::new(item, offsets, items, Some(nulls)))]
+        };
+        assert!(check::<Option<Vec<Price>>>(lists([false, true])).is_ok());
+        assert!(check::<Option<Vec<Price>>>(lists([true, false])).is_err());
+    }
+}

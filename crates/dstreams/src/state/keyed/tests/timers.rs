@@ -308,6 +308,18 @@ fn lengths() -> impl Strategy<Value = Lifetime> {
     })
 }
 
+/// A key of the initial state.
+fn held((key, of): (i64, i64), at: u64) -> Held {
+    Held {
+        key,
+        state: Some(of),
+        first: at,
+        last: at,
+        timer: None,
+        now: at,
+    }
+}
+
 fn rows<T: Record>(of: &[RecordBatch]) -> Vec<T> {
     of.iter()
         .flat_map(|rows| records_of(rows).unwrap())
@@ -344,6 +356,35 @@ fn capture(state: &mut KeyedState, captured: &mut Vec<Vec<u8>>, since: &mut Opti
     *since = Some(version);
 }
 
+/// As they do after intervals that were skipped.
+#[test]
+fn many_keys_are_woken_and_leave_with_one_batch() {
+    let lifetime = Lifetime {
+        timeout_ms: Some(2 * EVERY),
+        live_ms: None,
+    };
+    let mut state = empty(&spec(lifetime, true));
+    let mut model = Model {
+        lifetime,
+        held: Vec::new(),
+    };
+    let now = 1_100;
+    model.held = [(3, 7), (9, 4)].map(|row| held(row, now - EVERY)).to_vec();
+    let events: Vec<(i64, i64)> = (0..2_000)
+        .map(|key| (key, 1 + key % 2 + 8 * (key % 5)))
+        .collect();
+    let input = [batch_of(events.clone()).unwrap()];
+    state.install(BatchTime(now), &input).unwrap();
+    assert_eq!(given(&state, now), model.batch(now, &events));
+
+    let now = now + 4 * EVERY;
+    state.install(BatchTime(now), &[]).unwrap();
+    let found = given(&state, now);
+    // Most keys have two calls.
+    assert!(found.mapped.len() > 3_000, "{}", found.mapped.len());
+    assert_eq!(found, model.batch(now, &[]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -351,16 +392,13 @@ proptest! {
     fn equal_a_list_of_keys(lifetime in lengths(), on_timeout in any::<bool>(), batches in batches()) {
         let spec = spec(lifetime, on_timeout);
         let mut state = empty(&spec);
-        let key = |(key, of): (i64, i64), at: u64| Held {
-            key, state: Some(of), first: at, last: at, timer: None, now: at,
-        };
         let mut model = Model { lifetime, held: Vec::new() };
         let (mut now, mut captured, mut since) = (1_000, Vec::new(), None);
         for (gap, events, then) in batches {
             let first = state.version().is_none();
             now += gap * EVERY;
             if first {
-                model.held = [(3, 7), (9, 4)].map(|row| key(row, now - EVERY)).to_vec();
+                model.held = [(3, 7), (9, 4)].map(|row| held(row, now - EVERY)).to_vec();
             }
             // Events of two tasks.
             let (one, other) = events.split_at(events.len() / 2);
