@@ -3,7 +3,9 @@
 use dstreams::{Queue, StreamContext};
 
 use crate::program::{INTERVAL, Live, Program, block_on};
-use crate::quiet_program::{AfterPauses, Events, Log, describe, over_pauses, skipping, until};
+use crate::quiet_program::{
+    AfterPauses, Events, Log, Timers, describe, over_pauses, skipping, until,
+};
 use crate::workers::cluster;
 
 const DAY: u32 = 864_000;
@@ -77,19 +79,28 @@ fn a_gap_has_the_same_batches_as_in_one_process() {
 /// Records by event time, corrections, joins over time and kept records, on primaries.
 #[test]
 fn what_is_held_is_due_on_workers_too() {
+    is_due_on_workers::<Events>();
+}
+
+#[test]
+fn timers_are_due_on_workers_too() {
+    is_due_on_workers::<Timers>();
+}
+
+fn is_due_on_workers<P: AfterPauses>() {
     let (here, there) = (Log::default(), Log::default());
     block_on(async {
         let mut program = Program::new(skipping());
-        let events = Events::describe(&mut program.ctx, &here);
+        let events = P::describe(&mut program.ctx, &here);
         let mut live = program.start().await;
         over_pauses(&mut live, &events).await;
         live.running.abort().await.unwrap();
 
         let mut program = Program::new(skipping());
-        let events = Events::describe(&mut program.ctx, &there);
+        let events = P::describe(&mut program.ctx, &there);
         let build = || {
             let mut ctx = StreamContext::with_config(skipping()).unwrap();
-            let _ = Events::describe(&mut ctx, &Log::default());
+            let _ = P::describe(&mut ctx, &Log::default());
             ctx
         };
         let start = async |ctx| cluster(ctx, skipping().threads, &[1, 2], build).await;

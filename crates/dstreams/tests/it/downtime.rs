@@ -10,7 +10,7 @@ use crate::dir::Dir;
 use crate::program::{INTERVAL, Live, Program, block_on, small, until};
 use crate::quiet_program::until as until_batch;
 use crate::quiet_program::{
-    AfterPauses, Events, Log, PAUSES, Words, describe, end, over_pauses, skipping,
+    AfterPauses, Events, Log, PAUSES, Timers, Words, describe, end, over_pauses, skipping,
 };
 use crate::restart::{PLACE, Process};
 
@@ -195,6 +195,12 @@ fn a_gap_gives_the_rows_that_each_interval_would_have_given() {
 fn a_gap_gives_what_is_held_when_it_is_due() {
     let [all, skipped] = same_rows::<Events>();
     assert!(skipped < 2 * all / 3, "{skipped} of {all}");
+}
+
+#[test]
+fn a_gap_wakes_keys_when_their_timers_are_due() {
+    let [all, skipped] = same_rows::<Timers>();
+    assert!(skipped < all / 2, "{skipped} of {all}");
 }
 
 /// Each process runs one more of the batches in the gap, and then it ends.
