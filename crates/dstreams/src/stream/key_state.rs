@@ -191,7 +191,8 @@ impl<S> KeyState<S> {
     /// let item = |price: i64| vec![("ada".to_owned(), price)];
     /// let mut input = vec![item(3), vec![], item(4)];
     /// input.resize(11, Vec::new());
-    /// let batches = testing::run(&Config::new(Duration::from_secs(1)), input, |items| {
+    /// let config = Config::new(Duration::from_secs(1));
+    /// let batches = testing::run(&config, input, |items| {
     ///     Ok(items.by_key().map_with_state("baskets", baskets)?.0)
     /// });
     /// assert_eq!(batches.await?[10].1, [("ada".to_owned(), 7)]);
