@@ -174,7 +174,7 @@ pub fn engine_message(error: &DataFusionError) -> String {
     }
 }
 
-/// The cause of an error from DataFusion that the text from [`said`] does not include.
+/// The cause of an error from DataFusion that the text from [`engine_message`] does not include.
 fn unreported_cause(error: &DataFusionError) -> Option<&(dyn std::error::Error + 'static)> {
     use std::error::Error;
     match error {

@@ -2,7 +2,7 @@
 //!
 //! The rows are those that one batch changed or deleted, or (after compaction) the live rows of several segments.
 //! The rest is a cache that can be rebuilt: which rows have a newer one of their key ([`Segment::superseded`]),
-//! which of these no readable version needs ([`Segment::gone`]), the older row that each replaced
+//! which of these no readable version needs ([`Segment::dead`]), the older row that each replaced
 //! ([`Segment::before`]), and the order in which they expire.
 
 use datafusion::arrow::array::BooleanArray;
