@@ -285,7 +285,7 @@ impl Manifest {
     }
 }
 
-/// What to do about other times of a state.
+/// The advice to a program that has changed the times of a state.
 fn remedy_of(state: &StateId) -> &'static str {
     match state.may_change {
         true => {

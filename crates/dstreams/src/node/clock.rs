@@ -38,14 +38,14 @@ impl Master {
             setting: "clock",
             message: format!(
                 "the records begin at {} ms, and an output has the batch {newest} of an earlier run already: give the \
-                 output another place, or the program a directory in which it goes on",
+                 output another place, or run the program in a directory, so that it resumes",
                 time.micros() / 1_000
             ),
         })
     }
 
-    /// Before a stop: sources no longer wait for the time. What was received before they gave one is run; in a program
-    /// with a directory the next process has it, in the interval in which it would have been.
+    /// Before a stop: sources no longer wait for the time. What was received before they gave one is run; a program
+    /// with a directory leaves it to the next process, which puts it into the same interval.
     pub(super) fn stop_source_time(&mut self) {
         let Some(time) = self.clock.source_time() else {
             return;

@@ -86,7 +86,7 @@ impl SourcesEnd {
 
 impl Listener for TimeFails {
     fn source_failed(&self, stream: &str, error: &Error) {
-        // While the program stops, it loses no more than that source.
+        // A program that stops needs no more times.
         if self.streams.contains(stream) && !self.time.is_stopping() {
             self.mailbox.stop(false, Some(error.clone()));
         }

@@ -72,15 +72,15 @@ impl Clock {
     /// own ([`Source::gives_time`](crate::Source::gives_time)). It is the least of the times that these have given, and
     /// no later than the wall clock. The first interval is that of the first time given, and an interval ends once all
     /// of them have given a later time. Batches, states, windows and outputs do not differ: a batch time is a time of
-    /// the records. When all such sources have ended, the wall clock goes on; a batch follows for each interval until
+    /// the records. When all such sources have ended, the clock jumps to the wall clock, with a batch for each interval until
     /// now, unless [`Config::skip_quiet`](crate::Config::skip_quiet) leaves out those in which nothing happens.
     ///
     /// A source that gives no time holds up nobody, and its records come into the interval that is open. The last
     /// interval stays open until there is a record of a later one; [`stop`](crate::Running::stop) ends it early.
     /// [`StreamContext::stop_when_sources_end`](crate::StreamContext::stop_when_sources_end) and
     /// [`StreamContext::close_when_sources_end`](crate::StreamContext::close_when_sources_end) end the program with the
-    /// sources. After a kill, a program in a directory goes on with the same intervals; for that it has an empty batch
-    /// before its first interval, and before each that follows skipped ones.
+    /// sources. After a kill, a program in a directory resumes with the same intervals. That takes an empty batch before its
+    /// first interval, and before each interval that follows skipped ones.
     ///
     /// All records of an interval must fit into [`Config::block_memory`](crate::Config::block_memory), since they are
     /// received before the interval ends. If they do not, or if a source that gives the time fails, the program stops

@@ -106,9 +106,13 @@ impl Description {
     /// Number of sources that must end before the program stops by itself; `None` if it does not.
     /// With it comes how far the time runs on before.
     pub(crate) fn sources_to_wait_for(&self) -> Option<(usize, Duration)> {
-        let dead_letters = usize::from(self.dead_letter_input.is_some());
-        self.stops_at_the_end
-            .map(|run_on| (self.sources.len() - dead_letters, run_on))
+        let run_on = self.stops_at_the_end?;
+        Some((self.sources_with_an_end(), run_on))
+    }
+
+    /// Number of sources without that of dead letters, which ends with the program.
+    fn sources_with_an_end(&self) -> usize {
+        self.sources.len() - usize::from(self.dead_letter_input.is_some())
     }
 
     /// Prepares the clock for the sources that give the time, before any of them runs. Fails if the clock and the
@@ -142,8 +146,7 @@ impl Description {
             }
             return Ok(());
         };
-        let dead_letters = usize::from(self.dead_letter_input.is_some());
-        let all = inputs.len() + dead_letters == self.sources.len();
+        let all = inputs.len() == self.sources_with_an_end();
         if self
             .stops_at_the_end
             .is_some_and(|run_on| !run_on.is_zero())

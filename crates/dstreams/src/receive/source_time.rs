@@ -102,7 +102,7 @@ impl SourceTime {
         })
     }
 
-    /// An earlier process cut this batch last: the time goes on after it.
+    /// Resumes after the last batch that an earlier process cut.
     pub fn resume(&self, last: Option<BatchTime>) {
         if let Some(last) = last {
             self.0.send_modify(|times| {

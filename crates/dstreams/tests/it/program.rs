@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dstreams::testing::{TestProgram, TestRun};
 use dstreams::{
-    BatchReport, Clock, Config, DStream, Error, ManualClock, Record, Running, StreamContext,
+    BatchReport, Clock, Config, DStream, Error, ManualClock, Queue, Record, Running, StreamContext,
 };
 use dstreams_client::Client;
 use proptest::prelude::*;
@@ -190,6 +190,31 @@ impl<R> Live<R> {
     /// Waits for the next batch to take effect.
     pub async fn report(&mut self) -> Result<BatchReport, Error> {
         self.run.next_batch().await
+    }
+}
+
+impl Live {
+    /// Runs the intervals, and ends the program with them: by an abort, or by a graceful stop, which runs the last one.
+    pub async fn feed_and_end<T: Record + Clone>(
+        mut self,
+        queue: &Queue<T>,
+        input: &[Interval<T>],
+        kill: bool,
+    ) {
+        let mut stops = false;
+        for (at, interval) in input.iter().enumerate() {
+            for block in interval {
+                queue.push(block.iter().cloned()).await.unwrap();
+            }
+            stops = !kill && at + 1 == input.len();
+            if !stops {
+                self.batch().await;
+            }
+        }
+        match stops {
+            true => self.running.stop().await.unwrap(),
+            false => self.running.abort().await.unwrap(),
+        };
     }
 }
 

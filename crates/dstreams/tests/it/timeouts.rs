@@ -60,23 +60,11 @@ fn run(
         if let Some(dir) = dir {
             program.ctx.persist_in(dir);
         }
-        let mut live = program.start().await;
-        let mut stopped = false;
-        for (at, interval) in input.iter().enumerate() {
-            for block in interval {
-                queue.push(block.iter().cloned()).await.unwrap();
-            }
-            // A graceful stop runs one more batch.
-            stopped = !kill && at + 1 == input.len();
-            if !stopped {
-                live.batch().await;
-            }
-        }
-        if stopped {
-            live.running.stop().await.unwrap();
-        } else {
-            live.running.abort().await.unwrap();
-        }
+        program
+            .start()
+            .await
+            .feed_and_end(&queue, input, kill)
+            .await;
         Found {
             changes: all(outputs.0),
             all: all(outputs.1),

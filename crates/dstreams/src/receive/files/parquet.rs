@@ -164,11 +164,14 @@ impl Rest<'_> {
             let begin = self.done;
             let (rows, bad) = records(self.reading, &batch, begin)?;
             self.done += batch.num_rows() as u64;
-            let whole = whole_rows(begin, self.done, &bad);
+            let (mut whole, mut passed) = (whole_rows(begin, self.done, &bad), 0);
             let hash = self.hash;
-            let place = |row: usize| match whole.clone().nth(row) {
-                Some(before) => Ok(FileOffset::begun(before, hash)),
-                None => Err(Error::internal("a row of a file has no place")),
+            // Rows are asked for in their order.
+            let place = |row: usize| {
+                let before = whole.nth(row - std::mem::replace(&mut passed, row + 1));
+                let before =
+                    before.ok_or_else(|| Error::internal("a row of a file has no place"))?;
+                Ok(FileOffset::begun(before, hash))
             };
             let records = FileRecords {
                 rows: Some(rows).filter(|rows| rows.num_rows() > 0),
@@ -204,7 +207,7 @@ impl Rest<'_> {
 }
 
 /// The numbers of rows before each row of `from` to `to` that is not bad.
-fn whole_rows(from: u64, to: u64, bad: &[Bad]) -> impl Iterator<Item = u64> + Clone + use<> {
+fn whole_rows(from: u64, to: u64, bad: &[Bad]) -> impl Iterator<Item = u64> + use<> {
     let bad: Vec<u64> = bad.iter().filter_map(|bad| bad.at).collect();
     let mut bad = bad.into_iter().peekable();
     (from..to).filter(move |before| bad.next_if_eq(&(before + 1)).is_none())

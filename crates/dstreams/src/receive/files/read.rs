@@ -202,8 +202,8 @@ impl Reading {
                 self.is_the_one(splitter.hash_of_lines(), "lines")?;
             }
             chunk.skip(before);
-            let hash = splitter.hash_before();
-            let places = self.time.as_ref().map(|_| RowPlaces::before(&chunk, hash));
+            let places = self.time.as_ref();
+            let places = places.map(|_| RowPlaces::before(&chunk, splitter.hash_before()));
             let rows = decoder.decode(&mut chunk)?;
             let places = places
                 .map(|places| places.after(&chunk, rows.as_ref().map_or(0, RecordBatch::num_rows)));

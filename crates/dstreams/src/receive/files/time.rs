@@ -1,6 +1,6 @@
 //! Times and dates from text: RFC 3339, and years of more digits with a sign.
 
-/// What becomes of a time that is finer than a millisecond.
+/// How to treat a time that is finer than a millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FinerTimes {
     /// It is no record: it would have another value.
@@ -69,7 +69,7 @@ pub(super) fn date(text: &str) -> Result<i32, &'static str> {
     }
 }
 
-/// What is not yet read of a text.
+/// The unread rest of a text.
 struct TimeText<'a>(&'a [u8]);
 
 impl<'a> TimeText<'a> {
@@ -90,7 +90,7 @@ impl<'a> TimeText<'a> {
         self.skip(byte).then_some(()).ok_or(otherwise)
     }
 
-    /// All digits that come next, and no more than so many.
+    /// The digits that come next, at most `most` of them.
     fn digits(&mut self, most: usize) -> &'a [u8] {
         let digits = self.0.iter().take(most);
         let count = digits.take_while(|byte| byte.is_ascii_digit()).count();
