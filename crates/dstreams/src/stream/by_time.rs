@@ -187,8 +187,7 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// [`agg`](crate::agg) that [`Keyed::running_agg`] takes; none needs to be invertible.
     ///
     /// `name` names the state. A program that changes may change *A*, but not *S* and *H*: batches since the last
-    /// checkpoint run again, and would tell and end results at other times. A restart refuses that, if there is a
-    /// checkpoint.
+    /// checkpoint run again, and would tell and end results at other times. A restart refuses that.
     ///
     /// ```
     /// use std::time::Duration;
@@ -205,7 +204,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// ```
     ///
     /// Refused like [`Keyed::running_agg`], and if a duration is not a multiple of the interval at which this stream has
-    /// RDDs. Paper: section 3.2.
+    /// RDDs, or behind [`DStream::by_time`](crate::DStream::by_time) and [`delayed`](Keyed::delayed): a stream by event
+    /// time has its records in their intervals, and [`window_agg`](Keyed::window_agg) aggregates these. Paper: section 3.2.
     #[track_caller]
     pub fn agg_by_time<A: Agg<V>>(
         &self,
@@ -218,6 +218,8 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let mut plan = Self::resolve(&agg, &operator)?;
         window::check_columns(&plan, &<(K, V)>::schema(), &operator)?;
         let mut graph = self.graph.lock();
+        let remedy = "its intervals are those of event time, which `window_agg` counts";
+        graph.check_not_late(self.node, &operator, remedy)?;
         let every = graph.node(self.node).slide_ms;
         let rule = intervals.rule(every, &operator)?;
         let off_time = OffTimeReaders::of(&operator);

@@ -452,6 +452,19 @@ impl GraphRef {
 }
 
 impl Graph {
+    /// Refuses an input whose RDDs are late: an operator would take all of its records for late ones.
+    pub fn check_not_late(&self, input: NodeId, operator: &Operator, remedy: &str) -> Result<()> {
+        match self.node(input).shift_ms {
+            0 => Ok(()),
+            shift => Err(Error::Graph {
+                operator: operator.clone(),
+                message: format!(
+                    "its input is late by {shift} ms already, by `by_time` or `delayed`; {remedy}"
+                ),
+            }),
+        }
+    }
+
     /// Makes the RDDs of a node be there so much later.
     pub fn shift(&mut self, node: NodeId, by_ms: u64) {
         self.nodes[node.0].shift_ms += by_ms;

@@ -11,7 +11,7 @@ pub(crate) struct SessionRule {
     pub every: i64,
     /// No shorter than that, so that records of one interval of the stream are always of one session.
     pub gap: i64,
-    /// How long a session waits for records, once its gap is over.
+    /// How long a session waits for records, once its gap is over: its slack, and what the stream is late by.
     pub slack: i64,
     /// The length at which a session is cut, a multiple of `every`.
     pub longest: Option<i64>,

@@ -74,8 +74,8 @@ impl Sessions {
         }
     }
 
-    /// Checked against the interval of a stream.
-    fn rule(&self, every: u64, operator: &Operator) -> Result<SessionRule> {
+    /// Checked against the interval of a stream, whose RDDs are late by `shift` milliseconds: so are the ends of sessions.
+    fn rule(&self, every: u64, shift: u64, operator: &Operator) -> Result<SessionRule> {
         // At most a thousand years.
         let ms = |length, what| window::multiple_of(every, length, what, operator);
         let gap = ms(self.gap, "gap")?;
@@ -94,7 +94,7 @@ impl Sessions {
         Ok(SessionRule {
             every: every as i64,
             gap: gap as i64,
-            slack: slack as i64,
+            slack: (slack + shift) as i64,
             longest: longest.map(|longest| longest as i64),
         })
     }
@@ -170,6 +170,9 @@ impl<K: Key, V: Record> Keyed<K, V> {
     /// batch. It is in [`Sessioned::late`], in no session. If no record comes more than *S* later than its own
     /// interval, none is late, and the sessions do not depend on the batches in which the records come.
     ///
+    /// Behind [`DStream::by_time`](crate::DStream::by_time) and [`delayed`](Keyed::delayed) all of this is later by their
+    /// slack or delay: each RDD counts as the one of its interval. A session by event time needs no slack of its own.
+    ///
     /// Results of some records of a session are combined in order of their times. A batch costs O(its records + open
     /// sessions of their keys, and of keys of which one ends), however many are open. Memory is O(open sessions), whatever
     /// the number of their records, limited by [`Config::state_memory`](crate::Config::state_memory) like all keyed
@@ -223,8 +226,9 @@ impl<K: Key, V: Record> Keyed<K, V> {
         let mut plan = Self::resolve(&agg, &operator)?;
         window::check_columns(&plan, &<(K, V)>::schema(), &operator)?;
         let mut graph = self.graph.lock();
-        let every = graph.node(self.node).slide_ms;
-        let rule = sessions.rule(every, &operator)?;
+        let node = graph.node(self.node);
+        let every = node.slide_ms;
+        let rule = sessions.rule(every, node.shift_ms, &operator)?;
         let mut part = |function, column: Option<&str>| {
             plan.column_of(AggPart {
                 function,

@@ -18,7 +18,7 @@ use super::rejects::OffTimeReaders;
 use super::rows::{Closure, RowsFn, RowsTask};
 use super::window::multiple_or_zero;
 use crate::debug::debug_as;
-use crate::error::{Error, Operator, Result};
+use crate::error::{Operator, Result};
 
 /// How long records are waited for, by event time: see [`DStream::by_time`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,20 +142,12 @@ impl<T: Record> DStream<T> {
 
     /// The interval of this stream in milliseconds, and the bounds of what is on time.
     fn check_slack(&self, slack: Slack, operator: &Operator) -> Result<(i64, Recall)> {
-        let (every, shift) = {
+        let every = {
             let graph = self.graph.lock();
-            let node = graph.node(self.node);
-            (node.slide_ms, node.shift_ms)
+            let remedy = "put records into their intervals once, before";
+            graph.check_not_late(self.node, operator, remedy)?;
+            graph.node(self.node).slide_ms
         };
-        if shift > 0 {
-            return Err(Error::Graph {
-                operator: operator.clone(),
-                message: format!(
-                    "its input is late by {shift} ms already, by `by_time` or `delayed`; put records into their \
-                     intervals once, before"
-                ),
-            });
-        }
         let wait_ms = multiple_or_zero(every, slack.wait, "slack", operator)?;
         let ahead_ms = match slack.ahead {
             Some(ahead) => multiple_or_zero(every, ahead, "time ahead", operator)?,

@@ -96,6 +96,32 @@ fn times_of_other_eras_are_late_or_ahead() {
     }
 }
 
+/// A stream by event time has its records in their intervals: nothing puts them there once more.
+#[test]
+fn event_times_behind_event_time_are_refused() {
+    let mut test = program();
+    let (_queue, stream) = test.context().queue::<Millis>("times");
+    let slack = Slack::of(3 * SECOND);
+    let timed = stream.by_time("by time", |at| at.0, slack).unwrap();
+    let late = [timed.records(), stream.delayed(2 * SECOND).unwrap()];
+    for (stream, by) in late.iter().zip([3_000, 2_000]) {
+        let message = format!("late by {by} ms already, by `by_time` or `delayed`");
+        let again = stream.by_time("again", |at| at.0, slack).map(|_| ());
+        let keyed = stream.key_by(|_| 0i64);
+        let counts = keyed.agg_by_time("counts", |at| at.0, Intervals::every(SECOND), count());
+        for (refused, remedy) in [
+            (again, "once, before"),
+            (counts.map(|_| ()), "`window_agg`"),
+        ] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(
+                refused.contains(&message) && refused.contains(remedy),
+                "{refused}"
+            );
+        }
+    }
+}
+
 /// Such times cross queries as what they are, and are written to files as what they are.
 #[test]
 fn times_of_other_eras_are_read_and_written() {

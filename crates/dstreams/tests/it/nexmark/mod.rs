@@ -1,8 +1,8 @@
 //! Queries of the Nexmark benchmark as programs: each gives, over streams that are cut into batches, what one query of
 //! plain DataFusion gives over all events.
 //!
-//! Queries 0 to 5, 7, 8, 9 and 12 are here; 6 (an average over the last ten of each seller) is not in the benchmark's SQL
-//! either, 10 and the like test connectors, 11 counts in sessions and is not here yet.
+//! Queries 0 to 5, 7, 8, 9, 11 and 12 are here; 6 (an average over the last ten of each seller) is not in the benchmark's
+//! SQL either, 10 and the like test connectors.
 //!
 //! Events arrive in disorder, up to the slack late. The streams are by event time, so the RDD at batch time `t` is that
 //! of the interval `t` less the slack. A query over windows has its result once, when the window is complete: the

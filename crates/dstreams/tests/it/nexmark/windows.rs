@@ -1,7 +1,9 @@
 //! Queries of single bids, and of windows.
 
+use std::time::Duration;
+
 use dstreams::agg::{count, max_of};
-use dstreams::{Millis, Record};
+use dstreams::{Millis, Record, Sessions};
 
 use super::{INTERVAL, check, interval};
 
@@ -154,6 +156,38 @@ fn q8_monitor_new_users() {
         },
         &wanted,
     );
+}
+
+/// 11: the bids of each bidder by sessions, which end when there was no bid for ten seconds. So few events hardly have two
+/// sessions of a bidder, so shorter gaps are checked too.
+#[test]
+fn q11_user_sessions() {
+    for gap_ms in [2_000, 10_000] {
+        let wanted = format!(
+            "with steps as (
+               select bidder, cast(date_time as bigint) as at,
+                      lag(cast(date_time as bigint)) over (partition by bidder order by date_time) as before from bid),
+             numbered as (
+               select bidder, at, sum(case when at - before < {gap_ms} then 0 else 1 end)
+                 over (partition by bidder order by at rows unbounded preceding) as session from steps)
+             select (max(at) + {gap_ms} + 1999) / 2000 * 2000 as key, bidder as value__1, min(at) as value__2, max(at) + {gap_ms} as value__3,
+                    count(*) as value__4
+             from numbered group by bidder, session"
+        );
+        check(
+            |streams| {
+                let bids = streams.bids.key_by(|bid| bid.bidder);
+                let sessions = Sessions::gap(Duration::from_millis(gap_ms as u64));
+                let sessions =
+                    bids.session_agg("sessions", |bid| bid.date_time.0, sessions, count())?;
+                let ended = sessions.ended().pairs();
+                Ok(ended.map(move |(bidder, ((first, last), bids))| {
+                    (bidder, first, last + gap_ms, bids)
+                }))
+            },
+            &wanted,
+        );
+    }
 }
 
 /// 12: the bids of each bidder in ten seconds of processing time, which here are batch times: those at which bids arrive,
