@@ -33,6 +33,7 @@ mod files_sink;
 mod files_source;
 mod files_store;
 mod files_vectors;
+mod flink;
 mod folds;
 mod full_disk;
 mod functions;
