@@ -2,7 +2,7 @@
 //! cluster decides beside the [`Controller`](crate::Controller).
 //!
 //! [`Cluster`] is a pure state machine too: [`step`](Cluster::step) takes a [`ClusterEvent`] and returns a list of
-//! [`ClusterCommand`]s. It has no clock: the node decides when a worker is lost, and how long to wait before it
+//! [`ClusterCommand`]s. It has no clock: [`Liveness`] decides when a silent worker is lost, and the node how long to wait before it
 //! reports a failure.
 //!
 //! # Driving it
@@ -84,6 +84,7 @@ mod event;
 mod fences;
 mod groups;
 mod ids;
+mod liveness;
 mod machine;
 mod partitions;
 mod producers;
@@ -95,4 +96,5 @@ pub use command::ClusterCommand;
 pub use config::{ClusterConfig, InputKind};
 pub use event::ClusterEvent;
 pub use ids::{ProducerOffset, StoredBlock, WorkerId};
+pub use liveness::{Liveness, Look, Suspicion};
 pub use machine::Cluster;
