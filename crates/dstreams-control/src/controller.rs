@@ -4,6 +4,8 @@
 //! and ask to be woken. [`Intake`] decides up to the cut, [`Pipeline`] from there on; this module joins them and
 //! handles the stop.
 
+use std::time::Duration;
+
 use crate::elapsed::Elapsed;
 use crate::intake::Intake;
 use crate::pipeline::{Failure, Pipeline};
@@ -63,13 +65,28 @@ impl Controller {
     /// Total: any event is accepted at any time, `now` may step back, nothing panics. Amortised constant cost apart
     /// from the length of the lists; however long the clock stood still, one step cuts two batches at most, and
     /// `WakeAt` asks for more steps.
+    ///
+    /// Timeouts count the forward steps of `now`, so one that is set forward fires them early: where there is a monotonic
+    /// clock, use [`step_at`](Self::step_at).
     pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
+        self.elapsed.observe(now);
+        self.step_observed(event, now)
+    }
+
+    /// Takes an event like [`step`](Self::step), with the time since any fixed moment by a monotonic clock, which timeouts
+    /// count. Use one of the two for all events.
+    pub fn step_at(&mut self, event: Event, now: Timestamp, passed: Duration) -> Vec<Command> {
+        let passed = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+        self.elapsed.observe_both(now, passed);
+        self.step_observed(event, now)
+    }
+
+    fn step_observed(&mut self, event: Event, now: Timestamp) -> Vec<Command> {
         // I1 (ARCHITECTURE.md): pure; everything external comes in as an event.
         let mut out = Vec::new();
         if self.state == State::Stopped {
             return out;
         }
-        self.elapsed.observe(now);
         self.intake.observe(now);
         let timer_used = event == Event::Tick;
         if self.deadline_passed() {

@@ -1,6 +1,7 @@
-//! [`Elapsed`]: elapsed time, from a clock that may step back.
+//! [`Elapsed`]: elapsed time, from a monotonic clock, or from one that may step back.
 //!
-//! Only forward steps count, so a timeout still fires after its time if the clock is set back by hours meanwhile.
+//! Of a clock that may step back only forward steps count, so a timeout still fires after its time if the clock is set
+//! back by hours meanwhile. One that is set forward fires timeouts early: with a monotonic clock beside it, it does not.
 
 use crate::Timestamp;
 
@@ -23,6 +24,12 @@ impl Elapsed {
     pub(crate) fn observe(&mut self, now: Timestamp) {
         let step = self.last.map_or(0, |last| now.0.saturating_sub(last.0));
         self.passed = self.passed.saturating_add(step);
+        self.last = Some(now);
+    }
+
+    /// Takes a reading of the clock, and of a monotonic one beside it.
+    pub(crate) fn observe_both(&mut self, now: Timestamp, passed: u64) {
+        self.passed = self.passed.max(passed);
         self.last = Some(now);
     }
 

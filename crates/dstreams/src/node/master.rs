@@ -217,7 +217,12 @@ impl Master {
             let until = Instant::now() + deadline.since(self.clock.now());
             self.state.until = Some(self.state.until.map_or(until, |known| known.min(until)));
         }
-        for command in self.controller.step(event, self.clock.now()) {
+        let now = self.clock.now();
+        let commands = match self.clock.passed() {
+            Some(passed) => self.controller.step_at(event, now, passed),
+            None => self.controller.step(event, now),
+        };
+        for command in commands {
             self.carry_out(command);
         }
         self.note_interval();

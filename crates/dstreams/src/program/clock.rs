@@ -1,7 +1,7 @@
 //! The clock: the wall clock, the time that sources give, or one that a test moves by hand.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use dstreams_control::Timestamp;
 use tokio::sync::watch;
@@ -148,6 +148,15 @@ impl Clock {
             ClockKind::Wall => wall_time(),
             ClockKind::Manual(time) => *time.borrow(),
             ClockKind::Sources(time) => time.now().unwrap_or(Timestamp(0)),
+        }
+    }
+
+    /// The time since a fixed moment, by a clock that nobody sets; `None` if a test or the sources move this clock.
+    pub(crate) fn passed(&self) -> Option<Duration> {
+        static BEGUN: OnceLock<Instant> = OnceLock::new();
+        match &self.0 {
+            ClockKind::Wall => Some(BEGUN.get_or_init(Instant::now).elapsed()),
+            ClockKind::Manual(_) | ClockKind::Sources(_) => None,
         }
     }
 

@@ -123,6 +123,29 @@ fn the_last_cut_waits_for_a_bounded_time() {
     assert_eq!(commands.last(), Some(&Stopped { unfinished: 1 }));
 }
 
+/// Also with a clock that is set forward by an hour while the last reports are due.
+#[test]
+fn a_clock_that_is_set_forward_does_not_shorten_the_last_cut() {
+    let passed = std::time::Duration::from_millis;
+    let hour = 3_600_000;
+    let mut it = started(1);
+    it.step_at(Event::Tick, at(100), passed(1_100));
+    it.step_at(reported(B1, 0, &[]), at(101), passed(1_101));
+    let commands = it.step_at(GRACEFUL, at(110), passed(1_110));
+    assert_eq!(commands.first(), Some(&CloseReceivers));
+    assert!(commands.contains(&Seal { batch: B2 }) && commands.contains(&WakeAt(at(610))));
+    // After 10 ms sources have 490 ms more to end.
+    let commands = it.step_at(Event::Tick, at(hour), passed(1_120));
+    assert_eq!(commands, [WakeAt(at(hour + 490))]);
+    let cut = Cut {
+        batch: B2,
+        blocks: vec![block(0, 1)],
+    };
+    let last = reported(B2, 0, &[block(0, 1)]);
+    let commands = it.step_at(last, at(hour + 20), passed(1_140));
+    assert!(commands.contains(&cut), "{commands:?}");
+}
+
 #[test]
 fn sources_have_half_the_time_until_the_deadline() {
     let stop = |deadline| Event::Stop {
