@@ -16,6 +16,7 @@ struct WhenABatchFails;
 
 pub use app::main;
 pub use master::{
-    ClusterStatus, Master, MasterOptions, RunningCluster, StreamStatus, WorkerStatus,
+    ClusterStatus, LossReason, LostWorker, Master, MasterOptions, RunningCluster, StreamStatus,
+    WorkerStatus,
 };
 pub use worker::{WorkerOptions, run as run_worker};

@@ -407,10 +407,10 @@ fn limits_of_silence_and_patience_are_checked() {
     let worker = ["worker", "--master", "127.0.0.1:1", "--patience", "10ms"];
     let error = message(run(&worker, b""), 2);
     assert!(error.contains("1s to 24h"), "{error}");
-    let master = ["master", "--listen", "127.0.0.1:0", "--silence", "1s"];
+    let master = ["master", "--listen", "127.0.0.1:0", "--silence", "100ms"];
     let error = message(run(&master, b""), 1);
     assert!(
-        error.contains("silence") && error.contains("2 s to an hour"),
+        error.contains("silence") && error.contains("200 ms to an hour"),
         "{error}"
     );
 }

@@ -66,8 +66,8 @@ pub struct ClusterArgs {
     /// Workers that store each block: with 2, losing any one worker loses no acknowledged record
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=2))]
     copies: u8,
-    /// Silence after which a worker counts as lost, 2s to 1h; the end of its process is noticed at once
-    #[arg(long, value_name = "D", default_value = "10s", value_parser = duration)]
+    /// Time within which a silent worker is given up, 200ms to 1h; the end of its process is noticed at once
+    #[arg(long, value_name = "D", default_value = "2s", value_parser = duration)]
     silence: Duration,
     #[command(flatten)]
     secret: Secret,
@@ -78,7 +78,7 @@ impl Default for ClusterArgs {
         ClusterArgs {
             partitions: None,
             copies: 2,
-            silence: Duration::from_secs(10),
+            silence: MasterOptions::default().silence,
             advertise: None,
             secret: Secret::default(),
         }

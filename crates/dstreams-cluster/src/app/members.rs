@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::ClusterStatus;
+use crate::{ClusterStatus, LossReason};
 
 /// The workers at the last look.
 #[derive(Debug, Default)]
@@ -33,6 +33,12 @@ pub enum Change {
         gone: u32,
         /// Its process.
         pid: u32,
+        /// Why, if the master still knows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<LossReason>,
+        /// See [`LostWorker::after_ms`](crate::LostWorker::after_ms).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after_ms: Option<u64>,
     },
 }
 
@@ -41,9 +47,14 @@ impl Members {
     pub fn changes(&mut self, status: &ClusterStatus) -> Vec<Change> {
         let now: BTreeMap<u32, u32> = status.workers.iter().map(|w| (w.id, w.pid)).collect();
         let gone = self.0.iter().filter(|(id, _)| !now.contains_key(id));
-        let gone = gone.map(|(id, pid)| Change::Gone {
-            gone: *id,
-            pid: *pid,
+        let gone = gone.map(|(id, pid)| {
+            let lost = status.lost.iter().find(|lost| lost.id == *id);
+            Change::Gone {
+                gone: *id,
+                pid: *pid,
+                why: lost.map(|lost| lost.why),
+                after_ms: lost.map(|lost| lost.after_ms),
+            }
         });
         let new = status
             .workers
@@ -73,7 +84,16 @@ impl fmt::Display for Change {
                 f,
                 "worker {worker} at {ingest} (pid {pid}, {cores} core(s))"
             ),
-            Change::Gone { gone, pid } => write!(f, "worker {gone} is gone (pid {pid})"),
+            Change::Gone {
+                gone,
+                pid,
+                why: Some(why),
+                after_ms: Some(after_ms),
+            } => write!(
+                f,
+                "worker {gone} is gone (pid {pid}) after {after_ms} ms: {why}"
+            ),
+            Change::Gone { gone, pid, .. } => write!(f, "worker {gone} is gone (pid {pid})"),
         }
     }
 }
@@ -81,7 +101,26 @@ impl fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::WorkerStatus;
+    use crate::{LostWorker, WorkerStatus};
+
+    #[test]
+    fn a_lost_worker_is_reported_with_the_reason() {
+        let mut members = Members::default();
+        members.changes(&status(&[1]));
+        let mut after = status(&[]);
+        let why = (LossReason::Silent, std::time::Duration::from_millis(1_900));
+        after.lost = vec![LostWorker::new(1, (101, "a:1"), why)];
+        let changes = members.changes(&after);
+        assert_eq!(
+            changes[0].to_string(),
+            "worker 1 is gone (pid 101) after 1900 ms: it was silent"
+        );
+        let json = serde_json::to_string(&changes[0]).unwrap();
+        assert_eq!(
+            json,
+            r#"{"gone":1,"pid":101,"why":"silent","after_ms":1900}"#
+        );
+    }
 
     fn status(ids: &[u32]) -> ClusterStatus {
         let workers = ids.iter().map(|id| WorkerStatus {

@@ -103,6 +103,13 @@ fn table(master: &str, status: &ClusterStatus) -> String {
             last.attempts,
         );
     }
+    for lost in &status.lost {
+        let (id, pid, why, after_ms) = (lost.id, lost.pid, lost.why, lost.after_ms);
+        let _ = writeln!(
+            text,
+            "worker {id} is gone (pid {pid}) after {after_ms} ms: {why}"
+        );
+    }
     if let (tries @ 1.., Some(error)) = &status.checkpoint_failures {
         let _ = writeln!(text, "no checkpoint was written in {tries} tries: {error}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow_flight::flight_service_client::FlightServiceClient;
@@ -13,6 +13,7 @@ use dstreams::internal::Block;
 use dstreams::{BoxError, Error, Prepared, Result};
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
@@ -53,11 +54,19 @@ impl DataRequest {
     }
 }
 
+/// A connection to a process.
+#[derive(Clone)]
+struct Connection {
+    channel: Channel,
+    /// Set once the process is given up: its calls fail at once.
+    given_up: CancellationToken,
+}
+
 /// Connections to the other processes of a cluster, opened when they are first needed.
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Peers {
-    channels: Arc<Mutex<HashMap<String, Channel>>>,
+    connections: Arc<Mutex<HashMap<String, Connection>>>,
     token: Token,
     /// An address, and how long its process may be silent.
     patient: Option<(Arc<str>, Duration)>,
@@ -72,7 +81,7 @@ impl fmt::Debug for Peers {
 impl Peers {
     pub fn new(token: Token) -> Self {
         Peers {
-            channels: Arc::default(),
+            connections: Arc::default(),
             token,
             patient: None,
         }
@@ -93,9 +102,22 @@ impl Peers {
 
     /// A connection to this address, opened at its first use and reopened when it broke.
     pub fn client(&self, address: &str) -> Result<FlightServiceClient<Channel>, Status> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = match channels.get(address) {
-            Some(channel) => channel.clone(),
+        let channel = self.connection(address)?.channel;
+        Ok(FlightServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE)
+            .max_encoding_message_size(MESSAGE))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Connection>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connection(&self, address: &str) -> Result<Connection, Status> {
+        let mut connections = self.lock();
+        Ok(match connections.get(address) {
+            Some(connection) => connection.clone(),
             None => {
                 let (every, silence) = self.probes(address);
                 let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -107,14 +129,29 @@ impl Peers {
                     .http2_keep_alive_interval(every)
                     .keep_alive_timeout(silence)
                     .keep_alive_while_idle(true);
-                let channel = endpoint.connect_lazy();
-                channels.insert(address.to_owned(), channel.clone());
-                channel
+                let connection = Connection {
+                    channel: endpoint.connect_lazy(),
+                    given_up: CancellationToken::new(),
+                };
+                connections.insert(address.to_owned(), connection.clone());
+                connection
             }
-        };
-        Ok(FlightServiceClient::new(channel)
-            .max_decoding_message_size(MESSAGE)
-            .max_encoding_message_size(MESSAGE))
+        })
+    }
+
+    /// The result of a call to the process at `address`; an error as soon as the process is given up, which may be long
+    /// before its connection breaks.
+    async fn unless_given_up<T>(
+        &self,
+        address: &str,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let given_up = self.connection(address)?.given_up;
+        tokio::select! {
+            biased;
+            () = given_up.cancelled() => Err(lost()),
+            done = call => done,
+        }
     }
 
     /// A request with the token of this cluster.
@@ -122,10 +159,12 @@ impl Peers {
         self.token.sign(Request::new(message))
     }
 
-    /// Forgets the connection to this address.
+    /// Forgets the connection to this address: its process is given up, and calls to it fail. Later ones open another
+    /// connection.
     pub fn forget(&self, address: &str) {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.remove(address);
+        if let Some(connection) = self.lock().remove(address) {
+            connection.given_up.cancel();
+        }
     }
 
     /// The rows of all slices, in their order. Slices that are not `held` here are fetched; adjacent ones at the same
@@ -177,10 +216,14 @@ impl Peers {
     }
 
     async fn fetch_from(&self, parts: &[Part], address: &str) -> Result<Vec<RecordBatch>, Status> {
-        let answer = self
-            .get(&DataRequest::Rows(parts.to_vec()), address)
-            .await?;
-        decode(answer).await
+        let rows = async {
+            decode(
+                self.get(&DataRequest::Rows(parts.to_vec()), address)
+                    .await?,
+            )
+            .await
+        };
+        self.unless_given_up(address, rows).await
     }
 
     async fn get(&self, ask: &DataRequest, address: &str) -> Result<Streaming<FlightData>, Status> {
@@ -204,8 +247,17 @@ impl Peers {
                 "state of partition {partition} from {from}: {said}"
             ))
         };
-        let pieces = self.get(&DataRequest::State { partition }, address).await;
-        let pieces = pieces.map_err(&failed)?;
+        let given_up = self.connection(address).map_err(&failed)?.given_up;
+        let ask = DataRequest::State { partition };
+        let pieces = self.get(&ask, address);
+        let pieces = self.unless_given_up(address, pieces).await;
+        let pieces = pieces
+            .map_err(&failed)?
+            .take_until(given_up.clone().cancelled_owned());
+        // Without an error, a state would seem to be complete.
+        let cut = async move { given_up.is_cancelled().then(|| Err(lost())) };
+        let cut = futures::stream::once(cut).filter_map(std::future::ready);
+        let pieces = pieces.chain(cut);
         Ok(pieces.map(move |piece| piece.map(|piece| piece.data_body).map_err(&failed)))
     }
 
@@ -237,15 +289,14 @@ impl Peers {
             let prepared = joined(self.get(&ask, address).await?).await?;
             Ok(Prepared(prepared))
         };
-        prepared
-            .await
-            .map_err(|status: Status| match status.code() {
-                Code::Internal => Error::Sink {
-                    output: name.to_owned(),
-                    cause: BoxError::from(status.message()).into(),
-                },
-                _ => retryable(format!("output {name} at {address}: {}", status.message())),
-            })
+        let prepared = self.unless_given_up(address, prepared).await;
+        prepared.map_err(|status: Status| match status.code() {
+            Code::Internal => Error::Sink {
+                output: name.to_owned(),
+                cause: BoxError::from(status.message()).into(),
+            },
+            _ => retryable(format!("output {name} at {address}: {}", status.message())),
+        })
     }
 
     /// Sends a replica of a block to the worker at `address`; returns once it is stored.
@@ -267,12 +318,20 @@ impl Peers {
             COPY_HEADER,
             tonic::metadata::MetadataValue::from_static("1"),
         );
-        let mut answers = self.client(address)?.do_put(request).await?.into_inner();
-        match answers.message().await? {
-            Some(_) => Ok(()),
-            None => Err(Status::aborted("the copy was not confirmed")),
-        }
+        let copied = async {
+            let mut answers = self.client(address)?.do_put(request).await?.into_inner();
+            match answers.message().await? {
+                Some(_) => Ok(()),
+                None => Err(Status::aborted("the copy was not confirmed")),
+            }
+        };
+        self.unless_given_up(address, copied).await
     }
+}
+
+/// The failure of calls to a process that was given up.
+fn lost() -> Status {
+    Status::unavailable("the worker there was lost")
 }
 
 /// The bytes of all messages.
@@ -282,4 +341,39 @@ async fn joined(mut pieces: Streaming<FlightData>) -> Result<Vec<u8>, Status> {
         bytes.extend_from_slice(&piece.data_body);
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use dstreams_control::{BlockId, ReceiverId};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// The process at the other end accepts connections and never answers, like one that is stopped.
+    #[tokio::test]
+    async fn calls_to_a_worker_fail_as_soon_as_it_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stopped = listener.local_addr().unwrap().to_string();
+        let peers = Peers::new(Token::new(None));
+        let receiver = ReceiverId(1);
+        let block = crate::plan::Source::Block(BlockId { receiver, seq: 0 });
+        let part = [Part::from(block)];
+        let addresses = [stopped.clone()];
+        let fetch = peers.fetch(&part, addresses.iter());
+        let state = peers.state(0, &stopped);
+        let give_up = async {
+            let _connection = listener.accept().await.unwrap();
+            peers.forget(&stopped);
+        };
+        let (fetched, state, ()) = tokio::join!(fetch, state, give_up);
+        let state = state.map(|_| ()).unwrap_err();
+        for error in [fetched.unwrap_err(), state] {
+            assert!(error.is_retryable(), "{error}");
+            assert!(error.to_string().contains("was lost"), "{error}");
+        }
+        assert!(peers.lock().is_empty());
+    }
 }

@@ -68,6 +68,11 @@ impl<M: Serialize> Sender<M> {
         let _ = self.messages.send(message);
     }
 
+    /// Bytes that have not been handed to the connection.
+    pub fn unsent(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Waits until too many bytes are unsent; the link is closed then.
     pub async fn is_full(&self) {
         self.full.cancelled().await;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::Directory;
 
 /// Version of this protocol.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// From a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,6 +83,8 @@ pub enum ToMaster {
     PartsGone { input: u32, parts: Vec<String> },
     /// Periodic numbers for the status.
     Holds(WorkerUsage),
+    /// The answer to a probe: the worker hears the master, and handles its messages.
+    Answer { probe: u64 },
     /// The snapshot of state for a checkpoint is complete: later installs are not in it.
     Taken { checkpoint: u64 },
     /// The checkpoint's file is written, or why not.
@@ -143,7 +145,13 @@ pub enum ToWorker {
         engine: String,
         /// Number of the master's process among those of its state directory, if there is one.
         incarnation: Option<u64>,
+        /// Milliseconds of silence after which a worker is given up.
+        silence_ms: u64,
     },
+    /// To be answered at once.
+    Probe { number: u64 },
+    /// The worker at this address was given up: calls to it fail now, and not when its connection does.
+    GivenUp { address: String },
     /// Receive an input here.
     Receive {
         input: u32,

@@ -102,6 +102,7 @@ fn to_master() -> impl Strategy<Value = ToMaster> {
                 ..WorkerUsage::default()
             })
         }),
+        number().prop_map(|probe| ToMaster::Answer { probe }),
         (number(), text()).prop_map(|(checkpoint, why)| ToMaster::Written {
             checkpoint,
             written: Err(why),
@@ -117,13 +118,16 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         (any::<u32>(), prop::collection::vec(text(), 0..4))
             .prop_map(|(worker, arguments)| ToWorker::Welcome { worker, arguments }),
         text().prop_map(|reason| ToWorker::Refused { reason }),
-        (any::<usize>(), text(), prop::option::of(number())).prop_map(
-            |(partitions, engine, incarnation)| ToWorker::Begin {
+        (any::<usize>(), text(), prop::option::of(number()), number()).prop_map(
+            |(partitions, engine, incarnation, silence_ms)| ToWorker::Begin {
                 partitions,
                 engine,
-                incarnation
+                incarnation,
+                silence_ms,
             }
         ),
+        number().prop_map(|number| ToWorker::Probe { number }),
+        text().prop_map(|address| ToWorker::GivenUp { address }),
         (any::<u32>(), number(), positions).prop_map(|(input, receiver, positions)| {
             ToWorker::Receive {
                 input,

@@ -10,11 +10,13 @@ use async_trait::async_trait;
 use dstreams_control::cluster::WorkerId;
 use futures::StreamExt;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, timeout};
-use tonic::{Request, Status, Streaming};
+use tokio::time::timeout;
+use tonic::{Code, Request, Status, Streaming};
 
 use super::cluster_workers::ClusterWorkers;
 use super::hub::Hub;
+use super::link_watch::LinkWatch;
+use super::losses::{LossReason, LostWorker};
 use super::roster::Worker;
 use super::status::BatchWatch;
 use crate::data::{Calls, DataRequest, Replies, serve_parts};
@@ -25,8 +27,6 @@ use crate::worker::engine_name;
 
 /// How long a worker may take to send its first message.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Number of intervals in which the silence of a worker is measured.
-const SILENCE_TICKS: u32 = 10;
 
 /// The data that links share.
 pub struct MasterCalls {
@@ -96,6 +96,7 @@ impl MasterCalls {
             Ok(_) => return refuse("the second message must be a join".into()),
         };
         tracing::info!(worker = %id, pid, cores, address, "worker");
+        let ingest = address.clone();
         let worker = Worker {
             link: link.clone(),
             address,
@@ -106,9 +107,8 @@ impl MasterCalls {
         };
         self.hub.change(|state| state.roster.add(id, worker));
         let mut joining = None;
-        if let Err(reason) = self.attend(id, &link, &mut incoming, &mut joining).await {
-            tracing::info!(worker = %id, reason, "worker lost");
-        }
+        let lost = self.attend(id, &link, &mut incoming, &mut joining).await;
+        let lost = self.report_loss(id, (pid, &ingest), lost);
         if let Some(joining) = joining {
             // It has joined by now or never will; the steps below undo all of joining.
             joining.abort();
@@ -123,28 +123,59 @@ impl MasterCalls {
                 remote.batches.rows.peers.forget(&address);
             }
         }
-        self.hub.change(|state| state.lose(id));
+        self.hub.change(|state| {
+            lost.into_iter().for_each(|lost| state.losses.add(lost));
+            state.lose(id);
+        });
     }
 
+    /// Logs the loss of a worker; returns it for the status. Workers of a program that has ended just leave.
+    fn report_loss(
+        &self,
+        id: WorkerId,
+        process: (u32, &str),
+        (mut why, after): (LossReason, Duration),
+    ) -> Option<LostWorker> {
+        let (ended, drained) = {
+            let state = self.hub.lock();
+            (state.has_ended(), state.roster.is_drained(id))
+        };
+        if ended {
+            return None;
+        }
+        if why == LossReason::Ended && drained {
+            why = LossReason::Drained;
+        }
+        let lost = LostWorker::new(id.0, process, (why, after));
+        let (pid, after_ms) = (lost.pid, lost.after_ms);
+        match why {
+            LossReason::Drained => tracing::info!(worker = %id, pid, "worker left: {why}"),
+            _ => tracing::warn!(worker = %id, pid, after_ms, "worker lost: {why}"),
+        }
+        Some(lost)
+    }
+
+    /// Handles the messages of a worker; returns why it is lost, and how long after its last sign of life.
     async fn attend(
         &self,
         id: WorkerId,
         link: &Sender<ToWorker>,
         incoming: &mut LinkReceiver<ToMaster>,
         joining: &mut Option<JoinHandle<()>>,
-    ) -> Result<(), String> {
+    ) -> (LossReason, Duration) {
         let mut begun = self.begun.subscribe();
         let mut begin_sent = false;
-        // In intervals, so that a stall of this process, however long, counts as one interval.
-        let mut silent = 0;
-        let mut ticks = tokio::time::interval(self.silence / SILENCE_TICKS);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watch = LinkWatch::new(self.silence);
+        let mut ticks = watch.ticks();
         loop {
+            // What has come is read before the worker's silence is judged.
             let message = tokio::select! {
                 biased;
                 begun = begun.wait_for(Option::is_some), if !begin_sent => {
                     begin_sent = true;
-                    let Ok(remote) = begun.map(|remote| remote.clone()) else { return Ok(()) };
+                    let Ok(remote) = begun.map(|remote| remote.clone()) else {
+                        return (LossReason::Ended, watch.silent());
+                    };
                     if let Some(remote) = remote {
                         let engine = &remote.batches.engine;
                         engine.admit(&engine_name(id.0));
@@ -152,29 +183,35 @@ impl MasterCalls {
                             partitions: remote.batches.plans.tasks,
                             engine: engine.address.clone(),
                             incarnation: remote.incarnation,
+                            silence_ms: self.silence.as_millis() as u64,
                         });
                     }
                     continue;
                 }
-                () = link.is_full() => return Err("it does not read its messages".into()),
+                () = link.is_full() => return (LossReason::Unread, watch.silent()),
                 message = incoming.next() => message,
                 // Before it is ready it may be silent.
                 _ = ticks.tick(), if joining.is_some() => {
-                    silent += 1;
-                    if silent > SILENCE_TICKS {
-                        return Err(format!("it was silent for {:?}", self.silence));
+                    match watch.look(link) {
+                        Some(lost) => return lost,
+                        None => continue,
                     }
-                    continue;
                 }
             };
-            silent = 0;
             match message {
                 Ok(Some(ToMaster::Ready)) => {
+                    watch = LinkWatch::new(self.silence);
                     joining.get_or_insert_with(|| self.join_when_registered(id));
                 }
-                Ok(Some(message)) => self.hub.handle(id, message),
-                Ok(None) => return Err("it has closed its link".into()),
-                Err(status) => return Err(status.message().to_owned()),
+                Ok(Some(message)) => {
+                    watch.heard(&message);
+                    self.hub.handle(id, message);
+                }
+                Ok(None) => return (LossReason::Ended, watch.silent()),
+                Err(status) => {
+                    tracing::debug!(worker = %id, %status, "a link broke");
+                    return (broken_by(&status), watch.silent());
+                }
             }
         }
     }
@@ -195,6 +232,14 @@ impl MasterCalls {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         })
+    }
+}
+
+/// A message that cannot be read, or else the end of the connection.
+fn broken_by(status: &Status) -> LossReason {
+    match status.code() {
+        Code::InvalidArgument | Code::OutOfRange => LossReason::Garbled,
+        _ => LossReason::Ended,
     }
 }
 

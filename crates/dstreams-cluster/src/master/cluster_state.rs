@@ -9,6 +9,7 @@ use dstreams_control::{BatchTime, BlockId, Event, ReceiverId};
 
 use super::checkpoint::CheckpointRound;
 use super::claims::ProducerClaims;
+use super::losses::Losses;
 use super::receivers::ReceiverTable;
 use super::roster::Roster;
 use super::state_versions::StateVersions;
@@ -32,6 +33,7 @@ pub struct ClusterState {
     pub receivers: ReceiverTable,
     pub versions: StateVersions,
     pub round: CheckpointRound,
+    pub losses: Losses,
     /// The state directory, if there is one.
     pub durable: Option<Arc<Durable>>,
     mailbox: Mailbox,
@@ -50,6 +52,7 @@ impl ClusterState {
             receivers: ReceiverTable::default(),
             versions: StateVersions::default(),
             round: CheckpointRound::default(),
+            losses: Losses::default(),
             durable: None,
             mailbox,
             ended: false,
@@ -96,7 +99,11 @@ impl ClusterState {
         if let Some(durable) = &self.durable {
             durable.worker_ended(worker.0, receivers);
         }
+        let address = self.roster.address(worker);
         if self.roster.lose(worker) {
+            if let Some(address) = address {
+                self.roster.broadcast(&ToWorker::GivenUp { address });
+            }
             self.step(ClusterEvent::Lost { worker });
         }
     }

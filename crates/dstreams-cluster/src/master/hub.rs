@@ -225,7 +225,10 @@ impl Hub {
                 self.step(ClusterEvent::PartsRemoved { input, parts });
             }
             ToMaster::Holds(usage) => self.lock().roster.usage(id, usage),
-            ToMaster::Hello { .. } | ToMaster::Join { .. } | ToMaster::Ready => {}
+            ToMaster::Hello { .. }
+            | ToMaster::Join { .. }
+            | ToMaster::Ready
+            | ToMaster::Answer { .. } => {}
         }
     }
 

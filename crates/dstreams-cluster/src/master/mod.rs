@@ -14,7 +14,9 @@ mod cluster_workers;
 mod datasets;
 mod hub;
 mod inputs;
+mod link_watch;
 mod local_inputs;
+mod losses;
 mod options;
 mod rebuild;
 mod receivers;
@@ -23,6 +25,7 @@ mod start;
 mod state_versions;
 mod status;
 
+pub use losses::{LossReason, LostWorker};
 pub use options::MasterOptions;
 pub use start::{Master, RunningCluster};
 pub use status::{ClusterStatus, StreamStatus, WorkerStatus};

@@ -8,6 +8,13 @@ use dstreams::{Error, Result};
 
 use crate::data::{check_advertised, check_exposure};
 
+/// Default of [`MasterOptions::silence`].
+pub const SILENCE: Duration = Duration::from_secs(2);
+/// The shortest silence: ticks of 10 ms, in which every live process answers.
+const MIN_SILENCE: Duration = Duration::from_millis(200);
+/// The longest silence.
+const MAX_SILENCE: Duration = Duration::from_secs(3600);
+
 /// The options of a master.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -28,8 +35,12 @@ pub struct MasterOptions {
     pub copies: usize,
     /// The secret of the cluster; required beyond loopback. Not shown by `Debug`.
     pub token: Option<String>,
-    /// Silence after which a worker counts as lost; the end of its process is noticed at once. Time in which the
-    /// master itself stalls does not count. From 2 s to an hour. Default: 10 s.
+    /// Time within which a worker is given up that says nothing (stopped, hung, cut off), or does not answer since it
+    /// does not hear the master (cut off one way). The end of a process is noticed at once. Time in which the master
+    /// itself stalls or sleeps does not count. From 200 ms to an hour. Default: 2 s.
+    ///
+    /// A worker that answers within nine tenths of it is never given up. One that is given up and runs on joins again
+    /// as another one, with nothing: make it longer where machines swap or are migrated.
     pub silence: Duration,
     /// Arguments of the program, which workers get from the master.
     pub arguments: Vec<String>,
@@ -70,7 +81,7 @@ impl Default for MasterOptions {
             partitions: None,
             copies: 2,
             token: None,
-            silence: Duration::from_secs(10),
+            silence: SILENCE,
             arguments: Vec::new(),
         }
     }
@@ -98,11 +109,11 @@ impl MasterOptions {
                 "it must be 1 to 128, the number of shards".into(),
             );
         }
-        if !(Duration::from_secs(2)..=Duration::from_secs(3600)).contains(&self.silence) {
+        if !(MIN_SILENCE..=MAX_SILENCE).contains(&self.silence) {
             let silence = self.silence;
             return wrong(
                 "silence",
-                format!("{silence:?} does not fit; it must be 2 s to an hour"),
+                format!("{silence:?} does not fit; it must be 200 ms to an hour"),
             );
         }
         check_exposure("master", &self.listen, self.token.as_deref())?;

@@ -121,6 +121,11 @@ impl Roster {
         self.drained.insert(id);
     }
 
+    /// Whether all data of a worker is on others too, so that it may leave.
+    pub fn is_drained(&self, id: WorkerId) -> bool {
+        self.drained.contains(&id)
+    }
+
     /// Whether a worker may leave, or has left.
     pub fn may_leave(&self, id: WorkerId) -> bool {
         !self.contains(id) || self.drained.contains(&id)

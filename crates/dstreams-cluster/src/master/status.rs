@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster_state::Assignment;
 use super::hub::Hub;
+use super::losses::LostWorker;
 
 /// The status of a cluster.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -15,6 +16,12 @@ use super::hub::Hub;
 pub struct ClusterStatus {
     /// The connected workers.
     pub workers: Vec<WorkerStatus>,
+    /// Workers that were lost since the master started.
+    #[serde(default)]
+    pub losses: u64,
+    /// The newest of them, and of those that have left, the last one at the end; at most 16.
+    #[serde(default)]
+    pub lost: Vec<LostWorker>,
     /// The input streams.
     pub streams: Vec<StreamStatus>,
     /// Records that operators have rejected and no output reads, by operator.
@@ -94,6 +101,8 @@ impl BatchWatch {
                 (failed.tries, failed.error.map(|error| error.to_string()));
         }
         let state = hub.lock();
+        status.losses = state.losses.count;
+        status.lost = state.losses.newest();
         let mut dead_letters: BTreeMap<String, u64> = BTreeMap::new();
         let assignments: Vec<_> = state.assignments(128).collect();
         for (id, worker) in state.roster.all() {

@@ -33,7 +33,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const EXECUTOR_TRIES: u32 = 20;
 /// An executor that lives longer is not short-lived.
 const MIN_EXECUTOR_LIFE: Duration = Duration::from_secs(60);
-/// How often the worker reports its numbers to the master; also a sign of life.
+/// How often the worker reports its numbers to the master.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The options of a worker.
@@ -231,10 +231,11 @@ async fn epoch(
     let _serving = stop.drop_guard();
     welcome();
     joined(worker, &address);
-    let (partitions, engine, incarnation) = match begin(&options.master, &mut incoming).await? {
-        Ok(begun) => begun,
-        Err(end) => return Ok(end),
-    };
+    let (partitions, engine, incarnation, silence) =
+        match begin(&options.master, &mut incoming).await? {
+            Ok(begun) => begun,
+            Err(end) => return Ok(end),
+        };
     let plans = Arc::new(parts.plans(partitions)?);
     let rows_per_batch = parts.config.rows_per_batch;
     let work_dir = WorkDir::new(options.exchanges.as_deref(), options.spill.as_deref())?;
@@ -250,6 +251,7 @@ async fn epoch(
     let site = TaskRunner::new(plans, rows_per_batch, peers, held);
     let site = Arc::new(site);
     let journal = WorkerJournal::begin(&parts, incarnation, worker, directory)?;
+    let journal = (journal, silence);
     let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), journal);
     let _ = calls.epoch.set(Arc::clone(&epoch));
     let engine = engine_at(&engine);
@@ -308,19 +310,26 @@ async fn greet(
     })
 }
 
-/// Waits for the program to begin: the number of partitions, the address of the engine's scheduler, and the incarnation
-/// of the program.
+/// The number of partitions, the address of the engine's scheduler, the incarnation of the program, and the silence after
+/// which the master gives up a worker.
+type Beginning = (usize, String, Option<u64>, Duration);
+
+/// Waits for the program to begin.
 async fn begin(
     master: &str,
     incoming: &mut LinkReceiver<ToWorker>,
-) -> Result<Result<(usize, String, Option<u64>), EpochEnd>> {
+) -> Result<Result<Beginning, EpochEnd>> {
     loop {
         match next(incoming).await {
             Ok(ToWorker::Begin {
                 partitions,
                 engine,
                 incarnation,
-            }) => return Ok(Ok((partitions, engine, incarnation))),
+                silence_ms,
+            }) => {
+                let silence = Duration::from_millis(silence_ms);
+                return Ok(Ok((partitions, engine, incarnation, silence)));
+            }
             Ok(ToWorker::Refused { reason }) => return Err(refused(master, &reason)),
             Ok(ToWorker::End) => return Ok(Err(EpochEnd::Program)),
             Ok(_) => {}

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dstreams::internal::{
     Description, Durability, Embedded, NewReceiver, Outputs, Receivers, SourcePlacement,
@@ -44,14 +45,14 @@ impl Epoch {
         mut parts: Description,
         site: Arc<TaskRunner>,
         link: Sender<ToMaster>,
-        journal: Option<Arc<WorkerJournal>>,
+        (journal, silence): (Option<Arc<WorkerJournal>>, Duration),
     ) -> Arc<Self> {
         let checkpoints = journal.as_ref().map(|it| it.checkpoints.clone());
         let memory = Memory::new(&parts.config);
         let receivers = Receivers::new(&parts.config, memory.received.clone());
         let sources = std::mem::take(&mut parts.sources);
         Arc::new(Epoch {
-            states: Standbys::new(Arc::clone(&site), link.clone(), checkpoints),
+            states: Standbys::new(Arc::clone(&site), link.clone(), (checkpoints, silence)),
             memory,
             replicas: Arc::new(Replicas::new(worker, &site, &link, journal.clone())),
             receivers: Arc::new(receivers.with_record_bytes(RECORD)),
@@ -85,6 +86,8 @@ impl Epoch {
                     self.link.send(&ToMaster::SourceEnded { input, failure });
                 }
             }
+            ToWorker::Probe { number } => self.link.send(&ToMaster::Answer { probe: number }),
+            ToWorker::GivenUp { address } => self.site.peers.forget(&address),
             ToWorker::Peer { to } => {
                 self.replicas.peer.send_replace(to);
             }

@@ -24,9 +24,11 @@ use crate::plan::{CachedId, Source};
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Pieces of a state, of 1 MiB, that are buffered before they are imported.
 const PIECES_AHEAD: usize = 4;
-/// How long a standby tries to fetch a delta from a primary that does not answer. Longer than it takes to
-/// notice a lost worker: the batch must not commit while the only worker with its delta may be lost.
+/// How long a standby at least tries to fetch a delta from a primary that does not answer.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(12);
+/// It tries for as many times the silence after which the primary is given up: the batch must not commit while the only
+/// worker with its delta may be lost.
+const SILENCES: u32 = 3;
 
 /// Loads partitions of state from their primary or from a checkpoint.
 pub struct Standbys {
@@ -34,12 +36,19 @@ pub struct Standbys {
     link: Sender<ToMaster>,
     /// The store of checkpoints.
     checkpoints: Option<Store>,
+    install_timeout: Duration,
     partitions: Mutex<BTreeMap<u32, mpsc::UnboundedSender<ToWorker>>>,
 }
 
 impl Standbys {
-    pub fn new(site: Arc<TaskRunner>, link: Sender<ToMaster>, checkpoints: Option<Store>) -> Self {
+    /// `silence` is that after which the master gives up a worker.
+    pub fn new(
+        site: Arc<TaskRunner>,
+        link: Sender<ToMaster>,
+        (checkpoints, silence): (Option<Store>, Duration),
+    ) -> Self {
         Standbys {
+            install_timeout: INSTALL_TIMEOUT.max(silence * SILENCES),
             site,
             link,
             checkpoints,
@@ -62,7 +71,8 @@ impl Standbys {
         let queue = partitions.entry(partition).or_insert_with(|| {
             let (queue, messages) = mpsc::unbounded_channel();
             let (site, link) = (Arc::clone(&self.site), self.link.clone());
-            tokio::spawn(run(site, link, self.checkpoints.clone(), messages));
+            let of = (self.checkpoints.clone(), self.install_timeout);
+            tokio::spawn(run(site, link, of, messages));
             queue
         });
         let _ = queue.send(message);
@@ -72,7 +82,7 @@ impl Standbys {
 async fn run(
     site: Arc<TaskRunner>,
     link: Sender<ToMaster>,
-    checkpoints: Option<Store>,
+    (checkpoints, install_timeout): (Option<Store>, Duration),
     mut messages: mpsc::UnboundedReceiver<ToWorker>,
 ) {
     // The copy from which the state of this partition started.
@@ -140,7 +150,7 @@ async fn run(
                         Err(error)
                             if error.is_retryable()
                                 && matches!(over, Over::No)
-                                && since.elapsed() < INSTALL_TIMEOUT =>
+                                && since.elapsed() < install_timeout =>
                         {
                             tokio::time::sleep(RETRY_PAUSE).await;
                         }

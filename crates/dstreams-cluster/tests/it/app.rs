@@ -13,6 +13,7 @@ use dstreams_cluster::app::{ReplayArgs, replay};
 use dstreams_cluster::{Master, MasterOptions, WorkerOptions, run_worker};
 
 use crate::dir::Dir;
+use crate::process::master_options;
 use crate::program::{block_on, until};
 
 /// The example, built with these tests.
@@ -160,7 +161,7 @@ fn program(arguments: &[String]) -> dstreams::Result<StreamContext> {
 fn a_worker_with_another_graph_is_refused_and_both_fingerprints_are_named() {
     let arguments = vec!["one".to_owned(), "two".to_owned()];
     let ctx = program(&arguments).unwrap();
-    let mut options = MasterOptions::default();
+    let mut options = master_options();
     options.arguments = arguments;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let master = runtime.block_on(Master::listen(ctx, options)).unwrap();

@@ -1,7 +1,6 @@
-//! Workers are killed, stopped and added: every acknowledged line is in exactly one batch, and results
+//! Workers are killed and added: every acknowledged line is in exactly one batch, and results
 //! are right.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::dir::Dir;
@@ -39,30 +38,6 @@ fn a_worker_is_killed_and_another_joins() {
         scene.batches(5).await;
         let status = scene.status();
         assert_eq!(status.workers.len(), 3, "{status:?}");
-        scene.close().await;
-    });
-}
-
-/// It does not answer, but its sockets stay open: only the master's probes notice.
-#[test]
-fn a_worker_stopped_for_long_rejoins_under_a_new_number() {
-    block_on(async {
-        let mut setup = Setup::local();
-        setup.aimed = true;
-        let scene = Scene::open(setup).await;
-        scene.batches(4).await;
-        let before: BTreeSet<_> = scene.status().workers.iter().map(|w| w.id).collect();
-        let stopped = &scene.workers[0];
-        stopped.signal("STOP");
-        scene.workers_are(2).await;
-        scene.batches(4).await;
-        scene.acknowledged(50).await;
-        stopped.signal("CONT");
-        scene.is_whole(3).await;
-        let status = scene.status();
-        let back = status.workers.iter().find(|w| w.pid == stopped.pid());
-        let back = back.expect("the one that was stopped");
-        assert!(!before.contains(&back.id), "{back:?} is a new one");
         scene.close().await;
     });
 }

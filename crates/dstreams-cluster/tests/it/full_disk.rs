@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dstreams_client::{Client, Options};
-use dstreams_cluster::{Master, MasterOptions};
+use dstreams_cluster::Master;
 
 use crate::dir::Dir;
-use crate::process::{How, Process};
+use crate::process::{How, Process, master_options};
 use crate::program::{block_on, soon, until};
 use crate::scene::{OTHER, SMALLEST_MEMORY, Scene, Setup};
 use crate::stateless;
@@ -159,7 +159,7 @@ fn a_batch_waits_for_space_for_its_exchanges() {
         while file.write_all(&[0; 4096]).is_ok() {}
         let found = Arc::default();
         let (ctx, queue) = stateless::program(&found);
-        let mut options = MasterOptions::default();
+        let mut options = master_options();
         options.partitions = Some(2);
         let master = Master::listen(ctx, options).await.unwrap();
         let how = How {

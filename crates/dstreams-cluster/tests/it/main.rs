@@ -32,6 +32,7 @@ mod app;
 mod ask;
 mod bad_input;
 mod crash_loop;
+mod detection;
 mod downtime;
 mod drain;
 mod engines;

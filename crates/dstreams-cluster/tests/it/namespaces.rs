@@ -5,12 +5,12 @@ use std::io::Write;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::process::How;
+use crate::process::{How, PATIENT};
 use crate::program::block_on;
 use crate::scene::{Scene, Setup};
 
 /// Namespaces on one switch, to which this process is connected as well. Removed when dropped.
-struct Network {
+pub struct Network {
     /// Prefix of the names of namespaces and links, different in each process.
     name: String,
     /// Prefix of the addresses, in 198.18.0.0/15, which is reserved for tests.
@@ -19,7 +19,7 @@ struct Network {
 }
 
 /// Creates a network; prints a note and returns `None` if this process may not.
-fn network(machines: usize) -> Option<Network> {
+pub fn network(machines: usize) -> Option<Network> {
     match Network::new(machines) {
         Ok(network) => Some(network),
         Err(reason) => {
@@ -49,11 +49,12 @@ impl Network {
     /// Machines are numbered from 0; the error says what is not permitted.
     fn new(machines: usize) -> Result<Self, String> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        // For at most two tests: 198.18 and 198.19 are reserved for tests.
+        // For at most four tests: 198.18 and 198.19 are reserved for tests.
         let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let third = (pid as usize + number / 2 * 128) % 256;
         let network = Network {
             name: format!("ds{pid}{number}"),
-            prefix: format!("198.{}.{}", 18 + number, pid % 256),
+            prefix: format!("198.{}.{third}", 18 + number % 2),
             machines,
         };
         // The switch is in a namespace too, out of reach of this machine's firewall.
@@ -89,8 +90,18 @@ impl Network {
         ip(&format!("-n {}s link set port{machine} {state}", self.name)).unwrap();
     }
 
+    /// Drops what a machine sends to the master, or what this one sends to the machine: `add`, or `del` to end it.
+    pub fn one_way(&self, machine: usize, to_master: bool, change: &str) {
+        let (name, prefix) = (&self.name, &self.prefix);
+        let cut = match to_master {
+            true => format!("-n {name}m{machine} route {change} blackhole {prefix}.1/32"),
+            false => format!("route {change} blackhole {}/32", self.address(machine)),
+        };
+        ip(&cut).unwrap();
+    }
+
     /// A master here, and a worker on each machine.
-    fn setup(&self) -> Setup {
+    pub fn setup(&self) -> Setup {
         let token = Some("a token of tests".replace(' ', "-"));
         let worker = |machine| How {
             namespace: Some(format!("{}m{machine}", self.name)),
@@ -105,6 +116,7 @@ impl Network {
             token: token.clone(),
             asked: false,
             aimed: true,
+            silence: PATIENT,
         }
     }
 }
@@ -113,6 +125,9 @@ impl Drop for Network {
     fn drop(&mut self) {
         let name = &self.name;
         let mut all = vec![format!("link del {name}h"), format!("netns del {name}s")];
+        all.extend(
+            (0..self.machines).map(|at| format!("route del blackhole {}/32", self.address(at))),
+        );
         all.extend((0..self.machines).map(|at| format!("netns del {name}m{at}")));
         for arguments in all {
             // After a failure, some of them do not exist.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use dstreams::record::batch_of;
 use dstreams::{BoxError, Generator, Ingest, Record, Source, StopSignal, StreamContext};
-use dstreams_cluster::{Master, MasterOptions, RunningCluster};
+use dstreams_cluster::{Master, RunningCluster};
 
 use crate::killed::new_dir;
-use crate::process::{How, Process, be_worker};
+use crate::process::{How, Process, be_worker, master_options};
 use crate::program::{block_on, soon, until};
 
 /// Environment variable with the program's directory, for worker processes.
@@ -76,7 +76,7 @@ fn worker(dir: &Path, master: &str) -> Process {
 }
 
 async fn start(dir: &Path, found: &Found) -> (RunningCluster, Vec<Process>, String) {
-    let mut options = MasterOptions::default();
+    let mut options = master_options();
     options.workers = WORKERS;
     options.partitions = Some(2);
     let master = Master::listen(kept(dir, found), options).await.unwrap();

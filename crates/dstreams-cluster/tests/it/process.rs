@@ -5,7 +5,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dstreams::StreamContext;
-use dstreams_cluster::{WorkerOptions, run_worker};
+use dstreams_cluster::{MasterOptions, WorkerOptions, run_worker};
+
+/// How long workers may be silent in tests of other things: two loaded cores may hold up a process of a debug build for
+/// longer than the default.
+pub const PATIENT: Duration = Duration::from_secs(10);
+
+/// The defaults of a master, and [`PATIENT`].
+pub fn master_options() -> MasterOptions {
+    let mut options = MasterOptions::default();
+    options.silence = PATIENT;
+    options
+}
 
 /// Environment variable that makes a test process a worker of this master.
 const MASTER: &str = "DSTREAMS_TEST_MASTER";

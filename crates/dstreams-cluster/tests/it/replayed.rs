@@ -11,10 +11,10 @@ use dstreams::arrow::array::RecordBatch;
 use dstreams::{
     BatchTime, BoxError, Config, Generator, Guarantee, Prepared, Sink, StreamContext, async_trait,
 };
-use dstreams_cluster::{Master, MasterOptions};
+use dstreams_cluster::Master;
 
 use crate::killed::new_dir;
-use crate::process::{How, Process, be_worker};
+use crate::process::{How, Process, be_worker, master_options};
 use crate::program::{block_on, soon, until};
 
 /// Environment variable with the program's directory, for worker processes.
@@ -93,7 +93,7 @@ fn committed_batches_are_not_prepared_again() {
     block_on(async {
         for _ in 0..2 {
             let before = committed();
-            let mut options = MasterOptions::default();
+            let mut options = master_options();
             (options.workers, options.partitions) = (1, Some(PARTITIONS));
             let master = Master::listen(program(&dir), options).await.unwrap();
             let how = How {

@@ -10,10 +10,10 @@ use std::time::Duration;
 use arrow_flight::Action;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use dstreams::StreamContext;
-use dstreams_cluster::{ClusterStatus, Master, MasterOptions};
+use dstreams_cluster::{ClusterStatus, Master};
 
 use crate::killed::{batches_more, check, free_address, new_dir, program, send};
-use crate::process::{How, Process, be_worker};
+use crate::process::{How, Process, be_worker, master_options};
 use crate::program::{block_on, soon};
 use crate::rng::Rng;
 
@@ -49,7 +49,7 @@ fn the_master() {
     let (dir, listen) = place.split_once('|').unwrap();
     let ended: dstreams::Result<()> = block_on(async {
         dstreams_cluster::logs::to_stderr();
-        let mut options = MasterOptions::default();
+        let mut options = master_options();
         options.listen = listen.into();
         options.workers = WORKERS;
         options.partitions = Some(3);

@@ -9,9 +9,9 @@ use std::time::Duration;
 use dstreams::record::records_of;
 use dstreams::{Clients, StreamContext, agg::count, text::words};
 use dstreams_client::{Client, Options};
-use dstreams_cluster::{ClusterStatus, Master, MasterOptions, RunningCluster, WorkerStatus};
+use dstreams_cluster::{ClusterStatus, Master, RunningCluster, WorkerStatus};
 
-use crate::process::{How, Process, be_worker};
+use crate::process::{How, PATIENT, Process, be_worker, master_options};
 use crate::program::{send_numbered, soon, until};
 
 /// Length of the window in intervals.
@@ -135,6 +135,8 @@ pub struct Setup {
     /// Whether the client sends to the first worker, as long as that answers; else to one that the
     /// master names.
     pub aimed: bool,
+    /// How long workers may be silent.
+    pub silence: Duration,
 }
 
 impl Setup {
@@ -147,6 +149,7 @@ impl Setup {
             workers: vec![How::default(); 3],
             asked: false,
             aimed: false,
+            silence: PATIENT,
         }
     }
 
@@ -174,7 +177,8 @@ impl Scene {
     pub async fn open(setup: Setup) -> Self {
         dstreams_cluster::logs::to_stderr();
         let found = Arc::new(Mutex::new(Found::default()));
-        let mut options = MasterOptions::default();
+        let mut options = master_options();
+        options.silence = setup.silence;
         options.listen = setup.listen.clone();
         options.advertise = setup.advertise.clone();
         options.token = setup.token.clone();

@@ -9,10 +9,10 @@ use std::time::Duration;
 use dstreams::agg::count;
 use dstreams::{BatchTime, Clients, Config, DStream, OnFailure, StreamContext};
 use dstreams_client::{Client, Options};
-use dstreams_cluster::{Master, MasterOptions};
+use dstreams_cluster::Master;
 
 use crate::killed::{Files, batches, batches_more, free_address, new_dir};
-use crate::process::{How, Process, be_worker};
+use crate::process::{How, Process, be_worker, master_options};
 use crate::program::{block_on, until};
 
 /// Environment variable with the program's directory and the master's address.
@@ -61,7 +61,7 @@ fn the_master() {
     let (dir, listen) = place.split_once('|').unwrap();
     block_on(async {
         dstreams_cluster::logs::to_stderr();
-        let mut options = MasterOptions::default();
+        let mut options = master_options();
         options.listen = listen.into();
         options.workers = WORKERS;
         options.partitions = Some(3);

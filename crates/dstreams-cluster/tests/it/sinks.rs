@@ -13,10 +13,10 @@ use dstreams::{
     async_trait,
 };
 use dstreams_client::{Client, Options};
-use dstreams_cluster::{Master, MasterOptions, RunningCluster};
+use dstreams_cluster::{Master, RunningCluster};
 
 use crate::dir::Dir;
-use crate::process::{How, Process, be_worker};
+use crate::process::{How, Process, be_worker, master_options};
 use crate::program::{INTERVAL, Live, Program, block_on, small, soon, until};
 use crate::workers::{Workers, cluster};
 
@@ -369,7 +369,7 @@ fn prepared_values_of_all_workers_reach_the_commit() {
     block_on(async {
         let sink = Where::default();
         let seen = Arc::clone(&sink.seen);
-        let mut options = MasterOptions::default();
+        let mut options = master_options();
         (options.workers, options.partitions) = (2, Some(4));
         let master = Master::listen(program(sink), options).await.unwrap();
         let address = master.address().to_owned();

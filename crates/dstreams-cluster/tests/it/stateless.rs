@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use dstreams::agg::count;
 use dstreams::{Queue, StreamContext};
-use dstreams_cluster::{Master, MasterOptions, RunningCluster};
+use dstreams_cluster::{Master, RunningCluster};
 
-use crate::process::{How, Process, be_worker};
+use crate::process::{How, Process, be_worker, master_options};
 use crate::program::{block_on, soon, until};
 
 /// The results: counts of numbers.
@@ -65,7 +65,7 @@ fn workers_are_killed_one_at_a_time_and_then_all() {
         dstreams_cluster::logs::to_stderr();
         let found = Arc::default();
         let (ctx, queue) = program(&found);
-        let mut options = MasterOptions::default();
+        let mut options = master_options();
         (options.workers, options.partitions) = (3, Some(3));
         let master = Master::listen(ctx, options).await.unwrap();
         let address = master.address().to_owned();

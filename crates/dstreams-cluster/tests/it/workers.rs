@@ -3,7 +3,9 @@
 use std::thread::JoinHandle;
 
 use dstreams::StreamContext;
-use dstreams_cluster::{Master, MasterOptions, RunningCluster, WorkerOptions, run_worker};
+use dstreams_cluster::{Master, RunningCluster, WorkerOptions, run_worker};
+
+use crate::process::master_options;
 
 /// Threads that run workers until the program ends.
 pub struct Workers(Vec<JoinHandle<dstreams::Result<()>>>);
@@ -39,7 +41,7 @@ pub async fn cluster(
     cores: &[usize],
     build: impl Fn() -> StreamContext + Send + Clone + 'static,
 ) -> (RunningCluster, Workers) {
-    let mut options = MasterOptions::default();
+    let mut options = master_options();
     options.workers = cores.len();
     options.partitions = Some(partitions);
     let master = Master::listen(ctx, options).await.unwrap();

@@ -210,8 +210,8 @@ impl Cluster {
     }
 
     fn stop_a_worker(&mut self) {
-        // After ten seconds of silence it is given up.
-        let (at, time) = (self.any_worker(), self.soak.up_to(13_000));
+        // After two seconds of silence it is given up.
+        let (at, time) = (self.any_worker(), self.soak.up_to(5_000));
         let worker = &self.workers[at];
         let more = format!("{} for {time:?}", worker.name);
         worker.signal("STOP");
