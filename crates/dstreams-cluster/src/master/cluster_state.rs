@@ -220,6 +220,8 @@ impl ClusterState {
                 }
                 self.mailbox.send(Event::Left { receiver, blocks });
             }
+            // No worker is said to have a journal.
+            ClusterCommand::Adopt { .. } => {}
             ClusterCommand::Copy { block, from, to } => {
                 let address = self.roster.address(to).unwrap_or_default();
                 let to = to.0;

@@ -348,7 +348,9 @@ impl World {
             | ClusterCommand::Refuse { worker, .. }
             | ClusterCommand::Revoke { worker, .. }
             | ClusterCommand::Drained { worker } => cost.message(worker),
-            ClusterCommand::SurvivorsUnknown { .. } | ClusterCommand::BlockLost { .. } => {}
+            ClusterCommand::SurvivorsUnknown { .. }
+            | ClusterCommand::BlockLost { .. }
+            | ClusterCommand::Adopt { .. } => {}
         }
     }
 

@@ -1,7 +1,8 @@
 //! [`Blocks`]: which workers store which block.
 //!
 //! A block lacks a copy when fewer open workers store it than should. Missing copies are made, up to the bound on
-//! concurrent copies ([`Copies`]). A block is removed when it is forgotten, or lost: no worker stores it.
+//! concurrent copies ([`Copies`]). A block that the master has adopted lacks none. A block is removed when it is
+//! forgotten, or lost: nobody stores it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +17,15 @@ struct Block {
     offsets: Vec<ProducerOffset>,
     /// Sorted.
     stored_on: Vec<WorkerId>,
+    /// The master stores it, and it is on disk: it needs no copies.
+    adopted: bool,
+}
+
+impl Block {
+    /// Whether it cannot be read anywhere.
+    fn is_lost(&self) -> bool {
+        self.stored_on.is_empty() && !self.adopted
+    }
 }
 
 #[derive(Debug)]
@@ -79,6 +89,7 @@ impl Blocks {
             meta,
             offsets,
             stored_on: stored_on.into_iter().collect(),
+            adopted: false,
         };
         self.all.insert(meta.id, block);
         self.review(meta.id, roster);
@@ -94,6 +105,18 @@ impl Blocks {
             self.by_worker.entry(worker).or_default().insert(block);
             self.review(block, roster);
         }
+    }
+
+    /// The master stores a block.
+    pub(super) fn adopt(&mut self, block: BlockId, roster: &Roster) {
+        if let Some(it) = self.all.get_mut(&block) {
+            it.adopted = true;
+            self.review(block, roster);
+        }
+    }
+
+    pub(super) fn is_adopted(&self, block: BlockId) -> bool {
+        self.all.get(&block).is_some_and(|it| it.adopted)
     }
 
     /// A copy to `worker` has ended.
@@ -144,18 +167,16 @@ impl Blocks {
             .is_none_or(BTreeSet::is_empty)
     }
 
-    /// Whether no worker stores the block, so that it cannot be copied.
+    /// Whether nobody stores the block, so that it cannot be copied.
     pub(super) fn is_lost(&self, block: BlockId) -> bool {
-        self.all
-            .get(&block)
-            .is_some_and(|it| it.stored_on.is_empty())
+        self.all.get(&block).is_some_and(Block::is_lost)
     }
 
-    /// The blocks of a receiver: those that some worker stores, and those that none does.
+    /// The blocks of a receiver: those that somebody stores, and those that nobody does.
     pub(super) fn survivors(&self, receiver: ReceiverId) -> (Vec<BlockMeta>, Vec<BlockId>) {
         let (mut survive, mut lost) = (Vec::new(), Vec::new());
         for (&id, block) in self.all.range(all_of(receiver)) {
-            match block.stored_on.is_empty() {
+            match block.is_lost() {
                 true => lost.push(id),
                 false => survive.push(block.meta),
             }
@@ -206,7 +227,7 @@ impl Blocks {
             return;
         };
         let open = it.stored_on.iter().filter(|&&at| roster.is_open(at));
-        let lacking = open.count() < roster.needed();
+        let lacking = !it.adopted && open.count() < roster.needed();
         if lacking {
             self.lacking.insert(block);
             self.copies.want(block);

@@ -61,6 +61,14 @@ pub enum ClusterCommand {
         /// The blocks, sorted.
         blocks: Vec<BlockId>,
     },
+    /// Blocks that this lost worker received may be stored nowhere else, or the master has not heard of all. Take its
+    /// journal away from it, so that it acknowledges nothing more, then read it. Answered by `Adopted`; given once for a
+    /// worker at most, with [`ClusterConfig::journals`](super::ClusterConfig::journals), in the place of
+    /// `SurvivorsUnknown` and `BlockLost`. Until the answer, its receivers are not gone.
+    Adopt {
+        /// The lost worker.
+        lost: WorkerId,
+    },
     /// Acknowledged blocks of a lost worker may be gone that the master never heard of: a worker that could have
     /// reported its survivors was lost before it answered, or this one was lost before it answered for a peer. Given
     /// before the `ReceiverLost` of any of its receivers.
@@ -68,7 +76,8 @@ pub enum ClusterCommand {
         /// The lost worker.
         lost: WorkerId,
     },
-    /// No copy of the block is left. If it is in no batch yet, it never will be.
+    /// No copy of the block is left, nor is it in the journal of the worker that received it. If it is in no batch yet,
+    /// it never will be.
     BlockLost {
         /// The block.
         block: BlockId,

@@ -35,6 +35,9 @@ pub struct ClusterConfig {
     pub restored: Option<BatchTime>,
     /// The last durable record by input and producer, from an earlier master; least recently active first.
     pub producer_offsets: Vec<ProducerOffset>,
+    /// Whether each worker writes the blocks that it receives to a journal that outlives it, before others get them.
+    /// Blocks of lost workers that no worker stores are then taken from there (`Adopt`), not lost. Default: no.
+    pub journals: bool,
     /// Concurrent copies of blocks, and separately of states of partitions. Default 16: enough to keep some links
     /// busy, without starving the batches.
     pub max_concurrent_copies: usize,
@@ -58,6 +61,7 @@ impl ClusterConfig {
             first_receiver: 0,
             restored: None,
             producer_offsets: Vec::new(),
+            journals: false,
             max_concurrent_copies: 16,
             max_producers: 100_000,
             max_standby_lag: 8,

@@ -48,6 +48,15 @@ pub enum ClusterEvent {
         /// All blocks it stores that `lost` received.
         blocks: Vec<StoredBlock>,
     },
+    /// The answer to `Adopt`: the lost worker acknowledges nothing more, and the master itself stores these blocks from
+    /// now on, of those that it [`wants`](super::Cluster::wants). They need no copies.
+    Adopted {
+        /// The lost worker.
+        lost: WorkerId,
+        /// The blocks that it received, from its journal: all that others had of it or that it acknowledged. Ones that
+        /// are in a checkpoint may be missing.
+        blocks: Vec<StoredBlock>,
+    },
     /// The answer to `Retire`, and to every later `Fence`: from now on the worker accepts no block from another
     /// worker, and no block of its own is acknowledged because another has it, unless the master has heard that it is
     /// stored.

@@ -38,10 +38,11 @@ impl Fences {
             .collect()
     }
 
-    /// A lost worker that every other worker refuses; each is returned once.
-    pub(super) fn pop_finished(&mut self) -> Option<WorkerId> {
-        let finished =
-            |(&lost, silent): (&WorkerId, &BTreeSet<_>)| silent.is_empty().then_some(lost);
+    /// A lost worker that every other worker refuses, and for which nothing else is `awaited`; each is returned once.
+    pub(super) fn pop_finished(&mut self, awaited: impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
+        let finished = |(&lost, silent): (&WorkerId, &BTreeSet<_>)| {
+            (silent.is_empty() && !awaited(lost)).then_some(lost)
+        };
         let lost = self.open.iter().find_map(finished)?;
         self.open.remove(&lost);
         Some(lost)

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::adoptions::Adoptions;
 use super::blocks::Blocks;
 use super::fences::Fences;
 use super::partitions::Partitions;
@@ -21,6 +22,7 @@ pub struct Cluster {
     roster: Roster,
     receivers: Receivers,
     fences: Fences,
+    adoptions: Adoptions,
     blocks: Blocks,
     producers: Producers,
     partitions: Partitions,
@@ -44,6 +46,7 @@ impl Cluster {
             roster: Roster::new(config.copies),
             receivers: Receivers::new(&config),
             fences: Fences::default(),
+            adoptions: Adoptions::new(config.journals),
             blocks: Blocks::new(max_concurrent_copies),
             producers,
             partitions,
@@ -88,6 +91,7 @@ impl Cluster {
                     self.finish_fences(out);
                 }
             }
+            ClusterEvent::Adopted { lost, blocks } => self.adopted(lost, blocks, out),
             ClusterEvent::Retired { worker, blocks } => {
                 self.stored(worker, blocks);
                 if self.roster.retired(worker) {
@@ -179,10 +183,13 @@ impl Cluster {
             // It may have acknowledged blocks because one of those had them; the master may not know of them.
             unknown.push(worker);
         }
-        for lost in unknown {
-            out.push(ClusterCommand::SurvivorsUnknown { lost });
-        }
         self.fences.begin(worker, asked);
+        for lost in unknown {
+            match self.adoptions.possible() {
+                true => drop(self.adopt(lost, out)),
+                false => out.push(ClusterCommand::SurvivorsUnknown { lost }),
+            }
+        }
         self.receivers.lose(worker);
         self.producers.lose(worker);
         self.partitions.lose(worker, out);
@@ -225,6 +232,37 @@ impl Cluster {
         }
     }
 
+    /// Has the master read the journal of a lost worker; returns whether that is news.
+    fn adopt(&mut self, lost: WorkerId, out: &mut Vec<ClusterCommand>) -> bool {
+        let news = self.adoptions.begin(lost);
+        if news {
+            out.push(ClusterCommand::Adopt { lost });
+        }
+        news
+    }
+
+    fn adopted(&mut self, lost: WorkerId, blocks: Vec<StoredBlock>, out: &mut Vec<ClusterCommand>) {
+        let Some(expected) = self.adoptions.end(lost) else {
+            return;
+        };
+        for StoredBlock { meta, offsets } in blocks {
+            if self.receivers.worker_of(meta.id.receiver) != Some(lost) || !self.wants(meta.id) {
+                continue;
+            }
+            if !self.blocks.contains(meta.id) {
+                self.receivers.note_stored(meta.id, lost);
+                self.producers.add_offsets(meta.id, &offsets);
+                self.blocks
+                    .insert(meta, offsets, BTreeSet::new(), &self.roster);
+            }
+            self.blocks.adopt(meta.id, &self.roster);
+        }
+        for block in expected {
+            self.lose_block(block, out);
+        }
+        self.finish_fences(out);
+    }
+
     fn forget(&mut self, block: BlockId) {
         self.receivers.forget(block);
         self.drop_everywhere(block, true);
@@ -236,12 +274,20 @@ impl Cluster {
         }
     }
 
-    /// Gives up a block if no worker stores it and no fence in progress can still find it.
+    /// Gives up a block if nobody stores it, and no fence in progress and no journal can still find it.
     fn lose_block(&mut self, block: BlockId, out: &mut Vec<ClusterCommand>) {
-        if self.blocks.is_lost(block) && !self.receivers.is_fencing(block.receiver) {
-            self.remove(block, false);
-            out.push(ClusterCommand::BlockLost { block });
+        if !self.blocks.is_lost(block) || self.receivers.is_fencing(block.receiver) {
+            return;
         }
+        let received_by = self.receivers.worker_of(block.receiver);
+        if let Some(lost) = received_by.filter(|worker| !self.roster.is_live(*worker)) {
+            self.adopt(lost, out);
+            if self.adoptions.expect(lost, block) {
+                return;
+            }
+        }
+        self.remove(block, false);
+        out.push(ClusterCommand::BlockLost { block });
     }
 
     /// Removes a block; returns the workers that stored it.
@@ -258,7 +304,14 @@ impl Cluster {
 
     fn finish_fences(&mut self, out: &mut Vec<ClusterCommand>) {
         // I12 (ARCHITECTURE.md): the survivors count once every other worker refuses the lost one.
-        while let Some(lost) = self.fences.pop_finished() {
+        while let Some(lost) = self
+            .fences
+            .pop_finished(|lost| self.adoptions.is_open(lost))
+        {
+            if self.lacks_blocks(lost) && self.adopt(lost, out) {
+                self.fences.begin(lost, BTreeSet::new());
+                continue;
+            }
             for (receiver, end) in self.receivers.fenced(lost) {
                 let (mut blocks, lost) = self.blocks.survivors(receiver);
                 for block in lost {
@@ -278,6 +331,12 @@ impl Cluster {
             self.producers.fenced(lost, known, out);
             self.place(out);
         }
+    }
+
+    /// Whether blocks that the worker received are stored nowhere.
+    fn lacks_blocks(&self, lost: WorkerId) -> bool {
+        let mut receivers = self.receivers.of(lost);
+        receivers.any(|receiver| !self.blocks.survivors(receiver).1.is_empty())
     }
 
     /// Opens the receivers of inputs that have none; each resumes at the offsets of the previous one.
@@ -324,6 +383,22 @@ impl Cluster {
     #[must_use]
     pub fn stored_on(&self, block: BlockId) -> &[WorkerId] {
         self.blocks.stored_on(block)
+    }
+
+    /// Whether a block is stored, or will be if it is found in the journal of a lost worker.
+    #[must_use]
+    pub fn wants(&self, block: BlockId) -> bool {
+        let wanted = matches!(
+            self.receivers.block_status(block),
+            BlockStatus::Wanted { .. }
+        );
+        wanted || self.blocks.contains(block)
+    }
+
+    /// Whether the master stores the block, from the journal of a lost worker.
+    #[must_use]
+    pub fn is_adopted(&self, block: BlockId) -> bool {
+        self.blocks.is_adopted(block)
     }
 
     /// The primary of the partition of state; `None` without workers.

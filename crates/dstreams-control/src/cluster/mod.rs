@@ -17,6 +17,7 @@
 //! | `Copy` | `Stored` or `CopyFailed` |
 //! | `Revoke` | `Revoked` |
 //! | `CopyState`, `StateLost` and its `Assign` | `Installed` or `StateCopyFailed` |
+//! | `Adopt` | `Adopted` |
 //! | `Retire` | `Retired` |
 //! | `Drained` | `Lost`, when it has left |
 //!
@@ -65,9 +66,9 @@
 //! * A partition's primary has all of its committed state, or `StateLost` was given.
 //!
 //! If more are lost, the machine reports it: `BlockLost` for a block it knows, `SurvivorsUnknown` where an unknown
-//! one may be gone, `StateLost`; all of them before the `ReceiverLost` that leaves the block out. A master whose
-//! workers keep journals then ends and executes nothing more: the next one finds the acknowledged blocks in the
-//! journals.
+//! one may be gone, `StateLost`; all of them before the `ReceiverLost` that leaves the block out. Where workers keep
+//! [`journals`](ClusterConfig::journals), no acknowledged block is lost however many workers are: `Adopt` is given in
+//! the place of the first two, and the master reads what is missing.
 //!
 //! Whatever is lost: no command addresses a lost worker, no receiver id is used twice, and a forgotten block is
 //! dropped by every worker that stores it.
@@ -76,6 +77,7 @@
 //! must ask the master before it acknowledges, and the master must not answer a worker it has given up; or a client
 //! trusts a worker that nobody listens to.
 
+mod adoptions;
 mod blocks;
 mod command;
 mod config;
@@ -89,6 +91,7 @@ mod machine;
 mod partitions;
 mod producers;
 mod receivers;
+mod recovery;
 mod roster;
 mod spread;
 
@@ -98,3 +101,4 @@ pub use event::ClusterEvent;
 pub use ids::{ProducerOffset, StoredBlock, WorkerId};
 pub use liveness::{Liveness, Look, Suspicion};
 pub use machine::Cluster;
+pub use recovery::{Finish, Recovery};

@@ -143,6 +143,11 @@ impl Receivers {
         }
     }
 
+    /// The receivers of a worker, live or lost and not yet gone.
+    pub(super) fn of(&self, worker: WorkerId) -> impl Iterator<Item = ReceiverId> {
+        self.of_worker.get(&worker).into_iter().flatten().copied()
+    }
+
     /// The lost worker's receivers, gone now, each with the first block that was never stored.
     /// [`Receivers::release`] those without blocks.
     pub(super) fn fenced(&mut self, lost: WorkerId) -> Vec<(ReceiverId, BlockId)> {

@@ -70,6 +70,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
         8 => (worker(), stored()).prop_map(|(worker, blocks)| ClusterEvent::Stored { worker, blocks }),
         6 => (worker(), worker(), stored())
             .prop_map(|(worker, lost, blocks)| ClusterEvent::Fenced { worker, lost, blocks }),
+        4 => (worker(), stored()).prop_map(|(lost, blocks)| ClusterEvent::Adopted { lost, blocks }),
         2 => (worker(), stored()).prop_map(|(worker, blocks)| ClusterEvent::Retired { worker, blocks }),
         2 => (block(), worker()).prop_map(|(block, to)| ClusterEvent::CopyFailed { block, to }),
         2 => blocks.prop_map(|blocks| ClusterEvent::Forgotten { blocks }),
@@ -95,8 +96,9 @@ fn config() -> impl Strategy<Value = ClusterConfig> {
     ];
     let bounds = (0usize..4, 0usize..3, 0usize..3, 0u64..3);
     let first = prop_oneof![8 => 0u64..3, 1 => Just(u64::MAX - 1), 1 => Just(u64::MAX)];
-    (prop::collection::vec(kind, 0..4), 0u32..4, first, bounds).prop_map(
-        |(inputs, partitions, first_receiver, bounds)| {
+    let rest = (bounds, any::<bool>());
+    (prop::collection::vec(kind, 0..4), 0u32..4, first, rest).prop_map(
+        |(inputs, partitions, first_receiver, (bounds, journals))| {
             let (copies, max_concurrent_copies, max_producers, max_standby_lag) = bounds;
             ClusterConfig {
                 copies,
@@ -104,6 +106,7 @@ fn config() -> impl Strategy<Value = ClusterConfig> {
                 max_concurrent_copies,
                 max_producers,
                 max_standby_lag,
+                journals,
                 ..ClusterConfig::new(inputs, partitions)
             }
         },

@@ -42,6 +42,10 @@ pub struct Ledger {
     /// one; and those reported so.
     pub untold: BTreeSet<WorkerId>,
     pub unknown: BTreeSet<WorkerId>,
+    /// Lost workers whose journals are to be read; those whose journals were; the blocks found that were still needed.
+    pub adopting: BTreeSet<WorkerId>,
+    pub adopted: BTreeSet<WorkerId>,
+    pub adopted_blocks: BTreeSet<BlockId>,
     /// The workers that reported a block as stored.
     pub held: BTreeMap<BlockId, BTreeSet<WorkerId>>,
     pub forgotten: BTreeSet<BlockId>,
@@ -94,6 +98,9 @@ impl Ledger {
             fences: BTreeMap::new(),
             untold: BTreeSet::new(),
             unknown: BTreeSet::new(),
+            adopting: BTreeSet::new(),
+            adopted: BTreeSet::new(),
+            adopted_blocks: BTreeSet::new(),
             held: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -212,6 +219,7 @@ impl Ledger {
                     self.finish_fences();
                 }
             }
+            ClusterEvent::Adopted { lost, blocks } => self.adopted(*lost, blocks),
             ClusterEvent::Retired { worker, blocks } => {
                 self.stored(*worker, blocks);
                 if self.live.contains(worker) && self.retiring.contains(worker) {
@@ -324,7 +332,12 @@ impl Ledger {
     }
 
     fn finish_fences(&mut self) {
-        let fenced = |worker: &WorkerId| self.fences.get(worker).is_some_and(BTreeSet::is_empty);
+        let fenced = |worker: &WorkerId| {
+            let read = !self.config.journals
+                || self.adopted.contains(worker)
+                || !self.untold.contains(worker);
+            read && self.fences.get(worker).is_some_and(BTreeSet::is_empty)
+        };
         self.owners.retain(|_, (owner, _)| !fenced(owner));
     }
 
@@ -355,6 +368,28 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    fn adopted(&mut self, lost: WorkerId, blocks: &[StoredBlock]) {
+        if !self.adopting.remove(&lost) {
+            return;
+        }
+        self.adopted.insert(lost);
+        for block in blocks {
+            let id = block.meta.id;
+            let receiver = self.receivers.get(&id.receiver);
+            let of_lost = receiver.is_some_and(|(worker, _)| *worker == lost);
+            let left = self.left.get(&id.receiver);
+            let over = left.is_some_and(|left| !left.contains(&id));
+            if of_lost && !over && !self.forgotten.contains(&id) {
+                self.adopted_blocks.insert(id);
+                let offsets = self.offsets.entry(id);
+                offsets.or_insert_with(|| block.offsets.clone());
+                let known = self.known.entry(id.receiver).or_default();
+                known.extend(0..=id.seq);
+            }
+        }
+        self.finish_fences();
     }
 
     fn installed(&mut self, worker: WorkerId, partition: u32, version: BatchTime, copy: u64) {
@@ -452,6 +487,7 @@ impl Ledger {
             ClusterCommand::Retire { worker } => drop(self.retiring.insert(*worker)),
             ClusterCommand::Drained { worker } => drop(self.drained.replace(*worker)),
             ClusterCommand::SurvivorsUnknown { lost } => drop(self.unknown.insert(*lost)),
+            ClusterCommand::Adopt { lost } => drop(self.adopting.insert(*lost)),
             ClusterCommand::Fence { .. }
             | ClusterCommand::Drop { .. }
             | ClusterCommand::Revoke { .. } => {}

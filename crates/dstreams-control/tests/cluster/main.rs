@@ -13,6 +13,9 @@
 //! |---|---|
 //! | a fence is not awaited; a survivor is dropped, or invented; a receiver is gone twice | survivors |
 //! | unknown survivors are not reported, or reported for nothing | losses-told |
+//! | a journal is not read, or not awaited | survivors; in the end acked-once |
+//! | a journal is read twice, or for nothing | losses-told |
+//! | what is in a journal is ignored | block-lost; in the end acked-once |
 //! | blocks that the fence finds are ignored; a block is lost for nothing, or twice | block-lost |
 //! | a `Revoke` is not awaited | one-owner |
 //! | a claim is granted twice; an older one is granted, or never refused | newest-claim |
@@ -77,6 +80,9 @@ const MUST_HAPPEN: &[&str] = &[
     "block lost",
     "block survived that was not acknowledged",
     "block that only the fence found",
+    "block adopted",
+    "journal read",
+    "journal read of a worker that still runs",
     "blocks stored when calm",
     "change released early",
     "claim refused",

@@ -85,7 +85,7 @@ impl Plan {
             .map(|_| (rng.below(chaos_us), turn(rng)))
             .collect();
         let producers = (0..1 + rng.below(3)).map(|_| 2 + rng.below(14)).collect();
-        Self {
+        let mut plan = Self {
             cluster,
             control,
             workers: rng.pick(&[1, 2, 3, 3, 4, 5]),
@@ -94,7 +94,9 @@ impl Plan {
             chaos_us,
             turns,
             rates: rates(rng),
-        }
+        };
+        plan.cluster.journals = rng.chance(500);
+        plan
     }
 }
 

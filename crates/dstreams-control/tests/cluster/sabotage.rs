@@ -41,6 +41,11 @@ pub enum Fault {
     BlockLostTwice,
     UnknownHidden,
     UnknownForNothing,
+    AdoptForgotten,
+    AdoptNotAwaited,
+    AdoptedIgnored,
+    AdoptTwice,
+    AdoptForNothing,
     PeerIsItself,
     PeerToldAgain,
     PeerForgotten,
@@ -90,6 +95,11 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::BlockLostTwice, "block-lost"),
     (Fault::UnknownHidden, "losses-told"),
     (Fault::UnknownForNothing, "losses-told"),
+    (Fault::AdoptForgotten, "survivors"),
+    (Fault::AdoptNotAwaited, "survivors"),
+    (Fault::AdoptedIgnored, "block-lost"),
+    (Fault::AdoptTwice, "losses-told"),
+    (Fault::AdoptForNothing, "losses-told"),
     (Fault::PeerIsItself, "ring"),
     (Fault::PeerToldAgain, "ring"),
     (Fault::PeerForgotten, "ring"),
@@ -120,6 +130,8 @@ pub const CONSEQUENCES: &[(Fault, &str)] = &[
     (Fault::FenceNotAwaited, "acked-once"),
     (Fault::ForgottenIgnored, "nothing-leaks"),
     (Fault::FencedIgnored, "survivors"),
+    (Fault::AdoptedIgnored, "acked-once"),
+    (Fault::AdoptNotAwaited, "acked-once"),
     (Fault::StateLossHidden, "complete-standby"),
     (Fault::StateCopyIgnored, "spread"),
 ];
@@ -258,6 +270,10 @@ impl Sabotaged {
                 };
                 Some(vec![fenced])
             }
+            (Fault::AdoptedIgnored, ClusterEvent::Adopted { lost, .. }) => {
+                let (lost, blocks) = (*lost, Vec::new());
+                Some(vec![ClusterEvent::Adopted { lost, blocks }])
+            }
             (Fault::OldClaimGranted, ClusterEvent::Claim { token, .. }) => {
                 let older = self
                     .claims
@@ -313,13 +329,21 @@ impl Sabotaged {
             | (Fault::GrantTwice, ClusterCommand::Grant { .. })
             | (Fault::BlockLostTwice, ClusterCommand::BlockLost { .. })
             | (Fault::PeerToldAgain, ClusterCommand::Peer { .. })
+            | (Fault::AdoptTwice, ClusterCommand::Adopt { .. })
             | (Fault::AssignedAgain, ClusterCommand::Assign { .. }) => twice(),
+            (Fault::AdoptNotAwaited, ClusterCommand::Adopt { lost }) => {
+                let mut all = vec![said.clone()];
+                let blocks = Vec::new();
+                all.extend(self.inner.step(ClusterEvent::Adopted { lost, blocks }));
+                Some(all)
+            }
             (Fault::GrantForgotten, ClusterCommand::Grant { .. })
             | (Fault::RefusalForgotten, ClusterCommand::Refuse { .. })
             | (Fault::CopyForgotten, ClusterCommand::Copy { .. })
             | (Fault::DropForgotten, ClusterCommand::Drop { .. })
             | (Fault::PeerForgotten, ClusterCommand::Peer { .. })
             | (Fault::AssignForgotten, ClusterCommand::Assign { .. })
+            | (Fault::AdoptForgotten, ClusterCommand::Adopt { .. })
             | (Fault::UnknownHidden, ClusterCommand::SurvivorsUnknown { .. })
             | (Fault::StateLossHidden, ClusterCommand::StateLost { .. })
             | (Fault::DrainedForgotten, ClusterCommand::Drained { .. }) => Some(vec![]),
@@ -458,6 +482,10 @@ impl Sabotaged {
             (Fault::UnknownForNothing, ClusterEvent::Lost { worker }) => {
                 let lost = *worker;
                 Some(ClusterCommand::SurvivorsUnknown { lost })
+            }
+            (Fault::AdoptForNothing, ClusterEvent::Lost { worker }) => {
+                let lost = *worker;
+                Some(ClusterCommand::Adopt { lost })
             }
             (Fault::StateLostForNothing, ClusterEvent::Committed { .. }) => {
                 self.inner.primary(0)?;

@@ -1,4 +1,4 @@
-//! A block is lost when no worker stores it, and that is reported once.
+//! A block is lost when no worker stores it, and that is reported once. None is lost where workers have journals.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
 
@@ -20,6 +20,11 @@ impl Invariant for BlockLost {
             scene.ledger.lost_blocks.contains(block) || scene.ledger.forgotten.contains(block);
         ensure(!over, || {
             format!("block {block} is lost again, or was forgotten")
+        })?;
+        let journal = |worker: &Worker| worker.journal.contains_key(block);
+        let on_disk = scene.ledger.config.journals && scene.workers.values().any(journal);
+        ensure(!on_disk, || {
+            format!("block {block} is lost, but in a journal")
         })?;
         let holds = |worker: &&Worker| {
             worker.is_in() && worker.store.get(block).is_some_and(|held| held.counts)

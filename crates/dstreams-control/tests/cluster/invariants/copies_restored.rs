@@ -1,4 +1,4 @@
-//! When calm, every block that is still needed is stored by as many workers as it should be.
+//! When calm, every block that is still needed is stored by as many workers as it should be, or on the master's disk.
 
 use super::{Calm, Invariant, Scene, Verdict, ensure};
 
@@ -21,7 +21,8 @@ impl Invariant for CopiesRestored {
                 .get(&id.receiver)
                 .is_some_and(|left| !left.contains(id));
             let somewhere = ledger.live.iter().any(holds);
-            if over || !somewhere || ledger.forgotten.contains(id) {
+            let adopted = ledger.adopted_blocks.contains(id);
+            if over || adopted || !somewhere || ledger.forgotten.contains(id) {
                 continue;
             }
             let (held, needed) = (ledger.open().filter(holds).count(), ledger.needed());

@@ -28,9 +28,10 @@ impl Invariant for Drained {
         ensure(part.is_none(), || {
             format!("{worker} may leave but has a role in {part:?}")
         })?;
-        let only = ledger.held.iter().find(|(_, stored_on)| {
+        let only = ledger.held.iter().find(|(id, stored_on)| {
             let open = |at: &_| ledger.open().any(|open| open == *at);
-            stored_on.contains(worker) && !stored_on.iter().any(open)
+            let adopted = ledger.adopted_blocks.contains(id);
+            !adopted && stored_on.contains(worker) && !stored_on.iter().any(open)
         });
         // The worker that received a block stores it, even if it has not reported it.
         let only = only.filter(|(id, _)| {

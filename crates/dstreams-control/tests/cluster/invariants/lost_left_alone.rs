@@ -53,6 +53,7 @@ fn named(command: &ClusterCommand) -> Vec<WorkerId> {
         ClusterCommand::ReceiverLost { .. }
         | ClusterCommand::SurvivorsUnknown { .. }
         | ClusterCommand::BlockLost { .. }
+        | ClusterCommand::Adopt { .. }
         | ClusterCommand::StateLost { .. } => vec![],
     }
 }

@@ -1,8 +1,8 @@
-//! A receiver is gone once every worker has answered, with exactly its surviving blocks, except those after one that
+//! A receiver is gone once every worker has answered, and its worker's journal was read if need be, with exactly its surviving blocks, except those after one that
 //! was never stored; no other block of it is cut afterwards.
 
-use dstreams_control::BlockMeta;
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent};
+use dstreams_control::{BlockId, BlockMeta};
 
 use super::{Invariant, Scene, Verdict, ensure};
 use crate::world::Worker;
@@ -24,6 +24,10 @@ impl Invariant for Survivors {
         ensure(silent.is_some_and(|silent| silent.is_empty()), || {
             format!("receiver {receiver} of {worker:?} is gone, but {silent:?} have not answered")
         })?;
+        let reads = worker.is_some_and(|worker| ledger.adopting.contains(&worker));
+        ensure(!reads, || {
+            format!("receiver {receiver} is gone, but the journal of {worker:?} was not read")
+        })?;
         ensure(!ledger.left.contains_key(receiver), || {
             format!("receiver {receiver} is gone again")
         })?;
@@ -34,7 +38,7 @@ impl Invariant for Survivors {
             let holds = |worker: &Worker| !worker.given_up && worker.store.contains_key(&block.id);
             let survives = block.id.receiver == *receiver
                 && !ledger.forgotten.contains(&block.id)
-                && scene.workers.values().any(holds);
+                && (scene.workers.values().any(holds) || ledger.adopted_blocks.contains(&block.id));
             ensure(survives, || format!("block {} does not survive", block.id))?;
         }
         let gap = blocks.iter().find(|block| !ledger.follows(block.id));
@@ -51,13 +55,25 @@ impl Invariant for Survivors {
         });
         ensure(forgotten.is_none(), || {
             format!("block {:?} survives too", forgotten.map(|(id, _)| id))
+        })?;
+        let id = |seq| BlockId {
+            receiver: *receiver,
+            seq,
+        };
+        let mut adopted = ledger.adopted_blocks.range(id(0)..=id(u64::MAX));
+        let left_out = adopted.find(|id| {
+            !ledger.forgotten.contains(id)
+                && blocks.binary_search_by_key(*id, |block| block.id).is_err()
+        });
+        ensure(left_out.is_none(), || {
+            format!("block {left_out:?} was in the journal and survives too")
         })
     }
 
     fn after(&self, scene: &Scene, event: &ClusterEvent) -> Verdict {
         if !matches!(
             event,
-            ClusterEvent::Fenced { .. } | ClusterEvent::Lost { .. }
+            ClusterEvent::Fenced { .. } | ClusterEvent::Lost { .. } | ClusterEvent::Adopted { .. }
         ) {
             return Ok(());
         }
@@ -67,7 +83,7 @@ impl Invariant for Survivors {
                 .fences
                 .get(worker)
                 .is_some_and(|silent| silent.is_empty());
-            fenced && !ledger.left.contains_key(receiver)
+            fenced && !ledger.adopting.contains(worker) && !ledger.left.contains_key(receiver)
         });
         ensure(over.is_none(), || format!("{over:?} should be gone"))
     }

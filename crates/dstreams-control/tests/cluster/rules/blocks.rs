@@ -1,11 +1,11 @@
 //! The workers that store each block: copies after a loss, forgotten blocks, lost blocks.
 
-use ClusterCommand::{BlockLost, Copy};
+use ClusterCommand::{Adopt, BlockLost, Copy};
 use dstreams_control::cluster::{ClusterCommand, ClusterConfig, ClusterEvent, InputKind};
 
 use super::{
-    W1, W2, W3, cluster, copy, dropped, fenced, forgotten, id, join, joined, lost, receiver_lost,
-    stored,
+    W1, W2, W3, cluster, copy, dropped, fenced, forgotten, id, join, joined, lost, plain,
+    receiver_lost, stored,
 };
 
 fn copy_failed(block: (u32, u64), to: super::WorkerId) -> ClusterEvent {
@@ -107,4 +107,64 @@ fn the_last_copy_is_lost_once() {
     assert_eq!(it.step(copy_failed((1, 0), W3)), [], "stale");
     assert_eq!(it.input_of(block.receiver), None);
     assert_eq!(it.step(stored(W3, &[(1, 0)])), [dropped(W3, &[(1, 0)])]);
+}
+
+fn with_journals() -> super::Cluster {
+    let config = ClusterConfig {
+        journals: true,
+        ..ClusterConfig::new(vec![InputKind::Everywhere], 0)
+    };
+    joined(config, 3)
+}
+
+fn adopted(lost: super::WorkerId, blocks: &[(u32, u64)]) -> ClusterEvent {
+    let blocks = plain(blocks);
+    ClusterEvent::Adopted { lost, blocks }
+}
+
+/// Its receiver is gone by then, and its survivors are known.
+#[test]
+fn a_block_that_nobody_stores_is_read_from_the_journal() {
+    let mut it = with_journals();
+    it.step(stored(W2, &[(1, 0)]));
+    it.step(lost(W1));
+    it.step(fenced(W2, W1, &[]));
+    assert_eq!(it.step(fenced(W3, W1, &[])), [receiver_lost(1, &[(1, 0)])]);
+    let commands = it.step(lost(W2));
+    assert!(commands.contains(&Adopt { lost: W1 }), "{commands:?}");
+    // The journal also has blocks that are over.
+    assert_eq!(it.step(adopted(W1, &[(1, 0), (1, 1)])), []);
+    assert!(it.is_adopted(id((1, 0))) && !it.is_adopted(id((1, 1))));
+    assert_eq!(it.stored_blocks(), 1);
+    assert_eq!(it.step(forgotten(&[(1, 0)])), []);
+    assert_eq!(it.stored_blocks(), 0);
+    assert_eq!(it.step(adopted(W1, &[(1, 0)])), [], "repeated");
+}
+
+#[test]
+fn a_receiver_is_gone_once_its_journal_was_read_if_a_worker_was_lost_before_it_answered() {
+    let mut it = with_journals();
+    it.step(stored(W2, &[(1, 0)]));
+    it.step(lost(W1));
+    let commands = it.step(lost(W2));
+    for lost in [W1, W2] {
+        assert!(commands.contains(&Adopt { lost }), "{commands:?}");
+    }
+    assert_eq!(it.step(fenced(W3, W1, &[])), []);
+    let gone = [receiver_lost(1, &[(1, 0), (1, 1)])];
+    assert_eq!(it.step(adopted(W1, &[(1, 0), (1, 1)])), gone);
+    assert_eq!(it.step(adopted(W2, &[])), []);
+    assert_eq!(it.step(fenced(W3, W2, &[])), [receiver_lost(2, &[])]);
+}
+
+#[test]
+fn a_block_that_is_not_in_the_journal_either_is_lost() {
+    let mut it = with_journals();
+    it.step(stored(W2, &[(1, 0)]));
+    it.step(lost(W1));
+    it.step(lost(W2));
+    it.step(fenced(W3, W1, &[]));
+    let block = id((1, 0));
+    let gone = [BlockLost { block }, receiver_lost(1, &[])];
+    assert_eq!(it.step(adopted(W1, &[])), gone);
 }

@@ -62,6 +62,8 @@ pub(super) struct Master {
     made: BTreeMap<ReceiverId, u64>,
     /// The engine postpones all its answers.
     pub engine_stands: bool,
+    /// Blocks from the journals of lost workers.
+    adopted: BTreeSet<BlockId>,
     held_back: Vec<(BatchTime, u32)>,
     /// Batches whose records are set aside.
     set_aside: BTreeSet<BatchTime>,
@@ -202,6 +204,7 @@ impl World<'_> {
             ClusterCommand::Fence { at, lost } => self.order(at, Letter::Fence(lost)),
             ClusterCommand::ReceiverLost { receiver, blocks } => {
                 let before = self.truth.safe.len();
+                self.truth.alone(&self.judge.ledger);
                 self.truth.is_gone(receiver, &blocks);
                 if self.truth.safe.len() > before {
                     self.tally.add("block survived that was not acknowledged");
@@ -220,6 +223,10 @@ impl World<'_> {
             ClusterCommand::Drop { worker, blocks } => self.order(worker, Letter::Drop(blocks)),
             ClusterCommand::BlockLost { .. } => self.tally.add("block lost"),
             ClusterCommand::SurvivorsUnknown { .. } => self.tally.add("survivors unknown"),
+            ClusterCommand::Adopt { lost } => {
+                let after = self.rng.below(2 * crate::plan::INTERVAL_US);
+                self.push(after, Item::ReadJournal(lost));
+            }
             ClusterCommand::Grant {
                 token,
                 worker,
@@ -290,6 +297,27 @@ impl World<'_> {
                 self.push(after, Item::Ends(worker));
             }
         }
+    }
+
+    pub(super) fn read_journal(&mut self, lost: WorkerId) {
+        self.tally.add("journal read");
+        let Some(worker) = self.workers.get_mut(&lost) else {
+            return;
+        };
+        worker.journal_taken = true;
+        if worker.alive {
+            self.tally.add("journal read of a worker that still runs");
+        }
+        let blocks: Vec<_> = worker.journal.values().map(|it| it.stored()).collect();
+        let wanted = blocks.iter().map(|block| block.meta.id);
+        let wanted: Vec<_> = wanted
+            .filter(|id| self.machine.state().wants(*id))
+            .collect();
+        if !wanted.is_empty() {
+            self.tally.add("block adopted");
+        }
+        self.master.adopted.extend(wanted);
+        self.tell(ClusterEvent::Adopted { lost, blocks });
     }
 
     fn assign(&mut self, partition: u32, primary: WorkerId, parts: Vec<WorkerId>) {
@@ -648,6 +676,7 @@ impl World<'_> {
         self.truth.blocks[&block].origin.is_none()
             || self.judge.ledger.lost_blocks.contains(&block)
             || self.truth.excused.contains(&block)
+            || self.machine.state().is_adopted(block) && self.master.adopted.contains(&block)
             || self.machine.state().stored_on(block).iter().any(holds)
     }
 }

@@ -46,6 +46,8 @@ enum Item {
     Ends(WorkerId),
     /// A worker's death is noticed.
     Seen(WorkerId),
+    /// The master takes a lost worker's journal away, and has read it.
+    ReadJournal(WorkerId),
 }
 
 pub struct World<'a> {
@@ -95,7 +97,7 @@ pub fn run(
         connections: 0,
         master: Master::default(),
         todo: VecDeque::new(),
-        truth: Truth::new(plan.cluster.inputs.clone(), plan.cluster.partitions),
+        truth: Truth::new(&plan.cluster),
         judge: Judge::new(plan.cluster.clone(), trace, only),
         tally: Tally::default(),
         plan,
@@ -120,6 +122,7 @@ impl World<'_> {
             Item::Turn(turn) => self.turn(turn),
             Item::Ends(worker) => self.ends(worker),
             Item::Seen(worker) => self.give_up(worker),
+            Item::ReadJournal(worker) => self.read_journal(worker),
         }
         self.settle()
     }
@@ -193,6 +196,7 @@ impl World<'_> {
         {
             // It does not know: blocks that it acknowledges alone are lost.
             self.truth.out(&self.workers, &worker.held());
+            self.truth.alone(&self.judge.ledger);
         }
         for (end, letter) in letters {
             self.answer(to, end, letter);

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use dstreams_control::cluster::{InputKind, ProducerOffset, StoredBlock, WorkerId};
+use dstreams_control::cluster::{ClusterConfig, InputKind, ProducerOffset, StoredBlock, WorkerId};
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 
 use super::Worker;
 use super::letter::name;
+use crate::ledger::Ledger;
 
 /// The producer of records that no client sent.
 pub const NOBODY: usize = usize::MAX;
@@ -56,6 +57,8 @@ impl Block {
 #[derive(Default)]
 pub struct Truth {
     inputs: Vec<InputKind>,
+    /// Workers have journals.
+    journals: bool,
     /// Inputs without clients bring no more records.
     pub dry: bool,
     /// Every block that was ever made.
@@ -71,9 +74,11 @@ pub struct Truth {
 }
 
 impl Truth {
-    pub fn new(inputs: Vec<InputKind>, partitions: u32) -> Self {
+    pub fn new(config: &ClusterConfig) -> Self {
+        let partitions = config.partitions;
         Self {
-            inputs,
+            inputs: config.inputs.clone(),
+            journals: config.journals,
             states: (0..partitions)
                 .map(|partition| (partition, Vec::new()))
                 .collect(),
@@ -134,10 +139,33 @@ impl Truth {
     /// A worker that stored these blocks is dead or given up.
     pub fn out(&mut self, workers: &BTreeMap<WorkerId, Worker>, held: &[BlockId]) {
         for &block in held {
-            if self.blocks[&block].origin.is_some() && stored_on(workers, block) == 0 {
+            let Some(origin) = self.blocks[&block].origin else {
+                continue;
+            };
+            let on_disk = self.journals && workers[&origin].journal.contains_key(&block);
+            if !on_disk && stored_on(workers, block) == 0 {
                 self.excused.insert(block);
             }
         }
+    }
+
+    /// Where workers have journals: excuses the blocks of gone receivers that their worker acknowledged without a peer
+    /// before the master heard of them. A real one asks the master first.
+    pub fn alone(&mut self, ledger: &Ledger) {
+        if !self.journals {
+            return;
+        }
+        let heard = |id: &BlockId| {
+            let known = ledger.known.get(&id.receiver);
+            known.is_some_and(|known| known.contains(&id.seq))
+        };
+        let gone = |id: &BlockId| {
+            let left = ledger.left.get(&id.receiver);
+            left.is_some_and(|left| !left.contains(id))
+        };
+        let alone = self.safe.difference(&self.copied);
+        let alone = alone.filter(|id| gone(id) && !heard(id) && !ledger.forgotten.contains(id));
+        self.excused.extend(alone.copied().collect::<Vec<_>>());
     }
 }
 

@@ -48,6 +48,10 @@ pub struct Worker {
     pub given_up: bool,
     pub store: BTreeMap<BlockId, Held>,
     pub states: States,
+    /// The blocks that it received, on disk: they outlive it.
+    pub journal: BTreeMap<BlockId, Rc<Block>>,
+    /// The master has taken the journal away: no later block is written, copied or acknowledged.
+    pub journal_taken: bool,
     peer: Option<WorkerId>,
     receivers: BTreeMap<ReceiverId, Receiver>,
     /// Blocks it received that are not safe, in order.
@@ -72,6 +76,8 @@ impl Worker {
             given_up: false,
             store: BTreeMap::new(),
             states: States::default(),
+            journal: BTreeMap::new(),
+            journal_taken: false,
             peer: None,
             receivers: BTreeMap::new(),
             unsafe_blocks: VecDeque::new(),
@@ -243,12 +249,19 @@ impl Worker {
     fn drop_blocks(&mut self, blocks: &[BlockId]) {
         for block in blocks {
             self.store.remove(block);
+            // Checkpoints have some of the batches that are over.
+            if block.seq % 2 == 0 {
+                self.journal.remove(block);
+            }
             self.unsafe_blocks.retain(|id| id != block);
         }
     }
 
     /// Seals the open block of a receiver, unless it is empty, and begins to copy it.
     fn seal(&mut self, id: ReceiverId, truth: &mut Truth, out: &mut Letters) {
+        if self.journal_taken {
+            return;
+        }
         let Some(receiver) = self.receivers.get_mut(&id).filter(|it| !it.open.is_empty()) else {
             return;
         };
@@ -274,6 +287,7 @@ impl Worker {
         receiver.made.push(Rc::clone(&block));
         let name = block.meta.id;
         truth.blocks.insert(name, Rc::clone(&block));
+        self.journal.insert(name, Rc::clone(&block));
         let held = Held {
             block: Rc::clone(&block),
             counts: true,

@@ -1,0 +1,83 @@
+//! What a master with a state directory does about losses that the copies do not cover: it reads the journals of lost
+//! workers, and rebuilds lost state.
+
+use std::sync::Arc;
+
+use dstreams::Error;
+use dstreams::arrow::datatypes::SchemaRef;
+use dstreams::internal::{Durable, point};
+
+use super::cluster_state::ClusterState;
+use super::cluster_workers::{ClusterWorkers, over};
+
+/// Takes over from workers that were lost at once, until the program ends.
+#[derive(Clone)]
+pub struct Takeover {
+    pub workers: Arc<ClusterWorkers>,
+    pub durable: Arc<Durable>,
+    /// The columns of each input.
+    pub schemas: Vec<SchemaRef>,
+}
+
+impl Takeover {
+    /// Reads the journals of lost workers whose blocks are stored nowhere else.
+    pub async fn adopt(self) {
+        let hub = &self.workers.hub;
+        let next = |state: &ClusterState| {
+            let lost = || state.adopting.first().copied().map(Ok);
+            over(state).map(Err).or_else(lost)
+        };
+        while let Ok(lost) = hub.until(next).await {
+            let store = &self.workers.batches.rows.store;
+            let blocks = self.durable.adopt(lost.0, self.schemas.clone()).await;
+            hub.change(|state| match blocks {
+                Ok(blocks) => state.adopt(lost, blocks, store),
+                Err(error) => {
+                    tracing::error!(worker = %lost, %error, "cannot read the journal of a lost worker");
+                    state.end_with_error(error);
+                }
+            });
+        }
+    }
+
+    /// Rebuilds the state whenever all workers that had a partition are lost. Not before the program has resumed.
+    pub async fn rebuild(self) {
+        let hub = &self.workers.hub;
+        let states = &self.workers.batches.states;
+        hub.change(|state| state.versions.recoverable = true);
+        let lost = |state: &ClusterState| {
+            let stuck = !state.versions.recovery.is_running() && states.stuck(state).is_some();
+            let lost = state.versions.recovery.is_lost() || stuck;
+            over(state).map(Err).or(lost.then_some(Ok(())))
+        };
+        while let Ok(()) = hub.until(lost).await {
+            hub.change(|state| state.versions.recovery.lost());
+            if let Err(error) = self.rebuild_once().await {
+                tracing::error!(%error, "cannot rebuild the state");
+                hub.change(|state| state.end_with_error(error));
+            }
+        }
+    }
+
+    /// Rebuilds the state as of the last commit, once no batch is about to be committed.
+    async fn rebuild_once(&self) -> Result<(), Error> {
+        let hub = &self.workers.hub;
+        let ready = |state: &ClusterState| {
+            let recovery = &state.versions.recovery;
+            // Or a batch was set aside meanwhile, and the state rebuilt for that.
+            let ready = recovery.may_begin() || !recovery.is_lost();
+            over(state).map(Err).or(ready.then_some(Ok(())))
+        };
+        hub.until(ready).await?;
+        let _alone = self.workers.rebuilds.lock().await;
+        if !hub.lock().versions.recovery.may_begin() {
+            return Ok(());
+        }
+        tracing::warn!("the state is rebuilt: all workers that had a partition were lost");
+        // What was committed last must be among the entries that are read.
+        self.durable.flush().await?;
+        let from = self.durable.recovery_source(self.schemas.clone()).await?;
+        point("takeover:read");
+        self.workers.rebuild(&from).await
+    }
+}
