@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// All points, in the order in which a record passes them: those of workers of a cluster, and of a program with a
 /// directory.
-pub const POINTS: [&str; 25] = [
+pub const POINTS: [&str; 27] = [
     "receive:sealed",
     "replicate:held",
     "replicate:copied",
@@ -39,6 +39,8 @@ pub const POINTS: [&str; 25] = [
     "aside:written",
     "aside:again",
     "aside:undone",
+    "takeover:taken",
+    "takeover:read",
 ];
 
 struct Planned {

@@ -13,11 +13,14 @@ use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::durable::{CheckpointedBlocks, JournalRetention};
 use dstreams_control::{BatchTime, ReceiverId};
 
+use super::recover::without_records;
 use super::retained_journal::RetainedJournal;
+use super::set_aside::Blocks;
 use crate::blocks::Block;
+use crate::crash::point;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
-use crate::journal::{Journal, Owner, Ticket, sync_dir};
+use crate::journal::{Journal, JournalEntry, Owner, Ticket, read_taken, sync_dir};
 
 /// Prefixes of directory names: journals being written, and those taken away from their writers.
 const WRITTEN: &str = "received-";
@@ -95,6 +98,32 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
     taken(program)
 }
 
+/// Takes away the journal of one worker of the n-th process, and reads it. Returns its place, and its blocks with their
+/// inputs; none if it was never begun, or if checkpoints covered all of it.
+pub(super) fn adopt(
+    program: &Path,
+    (incarnation, worker): (u64, u32),
+    schemas: &[SchemaRef],
+) -> Result<(PathBuf, Blocks)> {
+    let taken = program.join(format!("{TAKEN}{incarnation}-{worker}"));
+    match std::fs::rename(dir_of(program, incarnation, worker), &taken) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((taken, Vec::new())),
+        done => done.map_err(|error| Error::file("rename", &taken, error))?,
+    }
+    sync_dir(program)?;
+    point("takeover:taken");
+    let mut blocks = Vec::new();
+    for (_, entry) in read_taken(&taken)?.entries {
+        let input = match &entry {
+            JournalEntry::Block { input, .. } | JournalEntry::SealedBlock { input, .. } => *input,
+            _ => continue,
+        };
+        let (_, block) = without_records(entry, schemas)?;
+        blocks.extend(block.map(|block| (input, block)));
+    }
+    Ok((taken, blocks))
+}
+
 /// The journals that were taken away.
 pub(super) fn taken(program: &Path) -> Result<Vec<PathBuf>> {
     let taken = named(program, TAKEN)?.into_iter();
@@ -158,6 +187,13 @@ impl Ended {
         self.0.push((journal, receivers));
     }
 
+    /// A journal has another place now.
+    pub fn moved(&mut self, from: &Path, to: PathBuf) {
+        if let Some((journal, _)) = self.0.iter_mut().find(|(journal, _)| journal == from) {
+            *journal = to;
+        }
+    }
+
     /// Takes out the journals that checkpoints cover completely.
     pub fn checkpointed(&mut self, checkpointed_blocks: &CheckpointedBlocks) -> Ended {
         let done = |(_, receivers): &mut (PathBuf, BTreeSet<ReceiverId>)| {
@@ -194,7 +230,6 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::journal::{JournalEntry, read_taken};
 
     fn committed(batch: u64) -> JournalEntry {
         let batch = BatchTime(batch);

@@ -9,7 +9,7 @@ use dstreams_control::durable::CheckpointedBlocks;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use futures::stream::BoxStream;
 
-use super::block_journal::{Ended, dir_of};
+use super::block_journal::{self, Ended, dir_of};
 use super::lineage::Lineage;
 use super::lock;
 use super::manifest::{Program, StateId};
@@ -18,7 +18,7 @@ use super::publisher::Publisher;
 use super::recover::{Restored, StateDirectory, recover};
 use super::retained_journal::RetainedJournal;
 use super::schedule::{CheckpointFailures, Schedule};
-use super::set_aside::{self, RecoverySource};
+use super::set_aside::{self, Blocks, RecoverySource};
 use super::writer::{CheckpointPlan, Writing, on_disk};
 use crate::blocks::Block;
 use crate::crash::point;
@@ -40,6 +40,8 @@ pub struct Durable {
     lineage: Mutex<Lineage>,
     /// In a cluster: the journals of workers that have ended.
     ended: Mutex<Ended>,
+    /// Held while journals of workers are read: none is taken away from its worker meanwhile.
+    reading: tokio::sync::Mutex<()>,
 }
 
 debug_as!(Durable);
@@ -68,6 +70,7 @@ impl Durable {
             offsets: Mutex::new(found.offsets),
             lineage: Mutex::new(found.lineage),
             ended: Mutex::new(found.ended),
+            reading: Default::default(),
         };
         Ok((Arc::new(durable), found.restored))
     }
@@ -205,6 +208,24 @@ impl Durable {
         lock(&self.ended).append(left);
     }
 
+    /// Takes the journal of a worker of this process that has ended away from it, as a restart does: it acknowledges
+    /// nothing more, even if it still runs. Returns the blocks in it, with their inputs; those that a checkpoint covers
+    /// may be missing.
+    pub async fn adopt(&self, worker: u32, schemas: Vec<SchemaRef>) -> Result<Blocks> {
+        let _alone = self.reading.lock().await;
+        let (dir, incarnation) = (self.dir.clone(), self.incarnation);
+        let read = async move { block_journal::adopt(&dir, (incarnation, worker), &schemas) };
+        let (taken, blocks) = on_disk(read).await?;
+        let written = dir_of(&self.dir, self.incarnation, worker);
+        lock(&self.ended).moved(&written, taken);
+        Ok(blocks)
+    }
+
+    /// Waits until everything that was appended to the journal is on disk.
+    pub async fn flush(&self) -> Result<()> {
+        self.journal.flush().await
+    }
+
     /// Sets the records of a batch aside, durably, with the reason. Takes its blocks from `blocks` one at a time.
     pub async fn set_aside(
         &self,
@@ -222,10 +243,10 @@ impl Durable {
         Ok(path)
     }
 
-    /// The sources of the state before a batch that was set aside. No checkpoint is written meanwhile, and none
-    /// may begin.
+    /// The sources of the state as of the last commit. No checkpoint is written meanwhile, and none may begin.
     pub async fn recovery_source(&self, schemas: Vec<SchemaRef>) -> Result<RecoverySource> {
         self.close().await;
+        let _alone = self.reading.lock().await;
         let dir = self.dir.clone();
         RecoverySource::read(dir, self.checkpoints.newest(), schemas).await
     }

@@ -86,6 +86,11 @@ impl RetainedJournal {
         self.journal.synced(ticket).await
     }
 
+    /// Waits until all entries so far are on disk.
+    pub async fn flush(&self) -> Result<()> {
+        self.journal.synced(self.journal.last()).await
+    }
+
     /// Nothing is synced any more.
     pub fn fail(&self, error: Error) {
         self.journal.fail(error);

@@ -141,6 +141,12 @@ impl Journal {
         Ticket(queue.next)
     }
 
+    /// The last entry that was appended.
+    pub fn last(&self) -> Ticket {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        Ticket(queue.next)
+    }
+
     /// An entry could not be appended: no later one is reported as synced.
     pub fn fail(&self, error: Error) {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
