@@ -110,6 +110,13 @@ fn table(master: &str, status: &ClusterStatus) -> String {
             "worker {id} is gone (pid {pid}) after {after_ms} ms: {why}"
         );
     }
+    if status.adopted + u64::from(status.rebuilds) > 0 {
+        let (read, rebuilds) = (status.adopted, status.rebuilds);
+        let _ = writeln!(
+            text,
+            "{read} journal(s) of lost workers read, state rebuilt {rebuilds} time(s)"
+        );
+    }
     if let (tries @ 1.., Some(error)) = &status.checkpoint_failures {
         let _ = writeln!(text, "no checkpoint was written in {tries} tries: {error}");
     }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use dstreams::arrow::array::RecordBatch;
 use dstreams::internal::{Dataset, Plans, PreviousBatch, tasks_for};
 use dstreams::{Error, Result};
+use dstreams_control::cluster::Finish;
 use dstreams_control::{BatchTime, BlockMeta};
 
 use super::batch_state::{BatchStates, Snapshot, states};
+use super::cluster_state::ClusterState;
 use super::datasets::BatchRows;
 use super::hub::Hub;
-use super::state_versions::lost_state;
 use crate::execute::{ClusterEngine, session_config};
 use crate::plan::check;
 use crate::plan::{Binding, Delivery, Gate, Job, Shapes};
@@ -81,9 +82,13 @@ impl BatchRunner {
         wanted: (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
         let over = self.hub.until(|state| {
-            let stuck = || self.states.stuck(state).map(lost_state);
-            state.broken().or_else(stuck)
+            let lost = || self.states.lost_for_good(state);
+            state.broken().or_else(lost)
         });
+        if wanted.1 == Wanted::All {
+            let again = |state: &mut ClusterState| state.versions.recovery.committed(batch);
+            self.hub.change(again);
+        }
         tokio::select! {
             done = self.run_with_retries(batch, before, attempt, wanted) => done,
             error = over => Err(error),
@@ -100,9 +105,14 @@ impl BatchRunner {
         // A batch that is replayed follows one that committed.
         let after = before.filter(|_| wanted == Wanted::All);
         let after = after.map(|before| before.batch);
-        let (began, mut pause) = (Instant::now(), PAUSE);
+        let (mut began, mut pause) = (Instant::now(), PAUSE);
+        let mut era = self.hub.lock().versions.era();
         loop {
             let snapshot = self.states.snapshot(None).await;
+            if std::mem::replace(&mut era, snapshot.era) != era {
+                // That was no failure of the batch.
+                began = Instant::now();
+            }
             let gate = Gate::default();
             let run = (batch, before, attempt);
             let run = self.run_jobs(run, (blocks, wanted), &snapshot, &gate);
@@ -124,6 +134,7 @@ impl BatchRunner {
                     let message = format!("worker {lost}, the primary of a partition of state, was lost");
                     Some(Err(retryable(message)))
                 }
+                () = self.hub.until(|state| (state.versions.era() != era).then_some(())) => None,
             };
             let Some(done) = done else {
                 continue;
@@ -134,7 +145,28 @@ impl BatchRunner {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
+                Ok(_) if wanted == Wanted::All && !self.may_commit(batch, era).await => {}
                 done => return done,
+            }
+        }
+    }
+
+    /// Whether a batch may be committed that has run on a state of this era; if not, it must run again.
+    async fn may_commit(&self, batch: BatchTime, era: u32) -> bool {
+        if !self.states.any() {
+            return true;
+        }
+        loop {
+            let finish = |state: &mut ClusterState| state.versions.recovery.finish(batch, era);
+            match self.hub.change(finish) {
+                Finish::Commit => return true,
+                Finish::RunAgain => return false,
+                Finish::Wait => {
+                    let over = |state: &ClusterState| {
+                        (!state.versions.recovery.is_running()).then_some(())
+                    };
+                    self.hub.until(over).await;
+                }
             }
         }
     }

@@ -3,12 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dstreams::Error;
 use dstreams::internal::{Plans, PreviousBatch, Step, Template};
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::WorkerId;
 
 use super::cluster_state::{Assignment, ClusterState};
 use super::hub::Hub;
+use super::state_versions::lost_state;
 use crate::execute::ClusterEngine;
 use crate::link::ToWorker;
 use crate::plan::{Gate, Shape};
@@ -92,7 +94,9 @@ impl BatchStates {
                 let up_to_date = |(partition, of): (u32, &Assignment)| {
                     state.versions.version(of.primary, partition) >= wanted
                 };
-                if addresses.is_empty() || !(0..).zip(&assignments).all(up_to_date) {
+                // What a worker reported before may be released: all of it is void.
+                let lost = state.versions.recovery.is_lost();
+                if lost || addresses.is_empty() || !(0..).zip(&assignments).all(up_to_date) {
                     return None;
                 }
                 let names = addresses
@@ -204,6 +208,12 @@ impl BatchStates {
             Step::Run(_) | Step::Probe(_) => None,
         });
         slots.collect()
+    }
+
+    /// Why lost state ends the program, if it does: nothing can make up for it.
+    pub fn lost_for_good(&self, state: &ClusterState) -> Option<Error> {
+        let lost = self.stuck(state).filter(|_| !state.versions.recoverable);
+        lost.map(lost_state)
     }
 
     /// A partition whose primary will never have all committed batches.

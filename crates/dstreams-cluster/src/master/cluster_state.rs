@@ -1,10 +1,13 @@
 //! [`ClusterState`]: the cluster state machine, and the data with which its commands are carried out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dstreams::Error;
-use dstreams::internal::{CheckpointPlan, Durable, Mailbox};
-use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, WorkerId};
+use dstreams::internal::{Block, BlockStore, CheckpointPlan, Durable, Mailbox};
+use dstreams_control::cluster::{
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, ProducerOffset, StoredBlock, WorkerId,
+};
 use dstreams_control::{BatchTime, BlockId, Event, ReceiverId};
 
 use super::checkpoint::CheckpointRound;
@@ -34,6 +37,10 @@ pub struct ClusterState {
     pub versions: StateVersions,
     pub round: CheckpointRound,
     pub losses: Losses,
+    /// Lost workers whose journals are to be read.
+    pub adopting: BTreeSet<WorkerId>,
+    /// Number of those whose journals were read.
+    pub adopted: u64,
     /// The state directory, if there is one.
     pub durable: Option<Arc<Durable>>,
     mailbox: Mailbox,
@@ -53,6 +60,8 @@ impl ClusterState {
             versions: StateVersions::default(),
             round: CheckpointRound::default(),
             losses: Losses::default(),
+            adopting: BTreeSet::new(),
+            adopted: 0,
             durable: None,
             mailbox,
             ended: false,
@@ -106,6 +115,39 @@ impl ClusterState {
             }
             self.step(ClusterEvent::Lost { worker });
         }
+    }
+
+    /// Takes what the journal of a lost worker has and the cluster lacks into the store of this process.
+    pub fn adopt(&mut self, lost: WorkerId, blocks: Vec<(u32, Arc<Block>)>, store: &BlockStore) {
+        self.adopting.remove(&lost);
+        self.adopted += 1;
+        let mut stored = Vec::new();
+        for (input, block) in blocks {
+            if !self.machine.wants(block.meta.id) {
+                continue;
+            }
+            let (meta, offsets) = (block.meta, block.offsets.iter());
+            if let Some(durable) = &self.durable {
+                let offsets = offsets.clone();
+                let offsets = offsets.map(|(by, last)| ((input, by.to_string()), *last));
+                durable.stored(meta.id, offsets);
+            }
+            let offsets = offsets.map(|(producer, last)| ProducerOffset {
+                input,
+                producer: Arc::clone(producer),
+                last: *last,
+            });
+            let offsets = offsets.collect();
+            stored.push(StoredBlock { meta, offsets });
+            // Before a batch with it can be cut.
+            store.insert(block);
+        }
+        let ids: Vec<BlockId> = stored.iter().map(|block| block.meta.id).collect();
+        tracing::info!(worker = %lost, blocks = ids.len(), "the journal of a lost worker was read");
+        let blocks = stored;
+        self.step(ClusterEvent::Adopted { lost, blocks });
+        let unneeded = ids.into_iter().filter(|id| !self.machine.is_adopted(*id));
+        store.forget(&unneeded.collect::<Vec<_>>());
     }
 
     /// A worker asks for the right to take the records of a producer.
@@ -220,8 +262,7 @@ impl ClusterState {
                 }
                 self.mailbox.send(Event::Left { receiver, blocks });
             }
-            // No worker is said to have a journal.
-            ClusterCommand::Adopt { .. } => {}
+            ClusterCommand::Adopt { lost } => drop(self.adopting.insert(lost)),
             ClusterCommand::Copy { block, from, to } => {
                 let address = self.roster.address(to).unwrap_or_default();
                 let to = to.0;
@@ -327,8 +368,8 @@ impl ClusterState {
         self.mailbox.send(Event::Joined { receiver });
     }
 
-    /// All replicas of blocks are lost. With a state directory, they are in the journals of the lost workers, and the
-    /// next process reads them: so this one ends, and must not report or record them as lost.
+    /// All replicas of blocks are lost. With a state directory, the journals of the lost workers should have had them. The
+    /// next process reads these again: so this one ends, and must not report or record blocks as lost.
     fn blocks_lost(&mut self, what: impl FnOnce() -> String) {
         if self.durable.is_some() {
             let what = what();

@@ -17,7 +17,6 @@ use super::batch::{BatchRunner, Wanted};
 use super::cluster_state::ClusterState;
 use super::hub::Hub;
 use super::rebuild::StateRebuild;
-use super::state_versions::lost_state;
 use crate::link::ToWorker;
 
 /// The [`Workers`] of a cluster: carries out the controller's decisions on other machines.
@@ -29,6 +28,21 @@ pub struct ClusterWorkers {
     pub own: Arc<Receivers>,
     /// Number of this process among those of the state directory, if there is one.
     pub incarnation: Option<u64>,
+    /// One rebuild of the state at a time.
+    pub rebuilds: tokio::sync::Mutex<()>,
+}
+
+impl ClusterWorkers {
+    /// Rebuilds the state as of the last commit; hold the lock of [`rebuilds`](Self::rebuilds).
+    pub async fn rebuild(&self, from: &RecoverySource) -> Result<()> {
+        let rebuild = StateRebuild {
+            hub: &self.hub,
+            batches: &self.batches,
+            from,
+            interval_ms: self.interval_ms,
+        };
+        rebuild.run().await
+    }
 }
 
 #[async_trait]
@@ -96,10 +110,7 @@ impl Workers for ClusterWorkers {
             let snapshot = states.snapshot(Some(after)).await;
             self.batches.rows.due(after, &snapshot).await
         };
-        let over = |state: &ClusterState| {
-            let stuck = || states.stuck(state).map(lost_state);
-            over(state).or_else(stuck)
-        };
+        let over = |state: &ClusterState| over(state).or_else(|| states.lost_for_good(state));
         tokio::select! {
             due = ask => due,
             error = self.hub.until(over) => Err(error),
@@ -111,18 +122,16 @@ impl Workers for ClusterWorkers {
     }
 
     async fn recover_state(&self, from: RecoverySource) -> Result<()> {
-        let rebuild = StateRebuild {
-            hub: &self.hub,
-            batches: &self.batches,
-            from: &from,
-            interval_ms: self.interval_ms,
-        };
-        rebuild.run().await
+        let _alone = self.rebuilds.lock().await;
+        self.rebuild(&from).await
     }
 
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {
         self.batches.states.commit(Some(batch));
-        self.hub.step(ClusterEvent::Committed { batch });
+        self.hub.change(|state| {
+            state.versions.recovery.committed(batch);
+            state.step(ClusterEvent::Committed { batch });
+        });
         self.hub.step(ClusterEvent::Forgotten {
             blocks: blocks.to_vec(),
         });
@@ -183,7 +192,7 @@ impl Workers for ClusterWorkers {
 }
 
 /// Why nothing more is to be expected of the workers.
-fn over(state: &ClusterState) -> Option<Error> {
+pub fn over(state: &ClusterState) -> Option<Error> {
     let ended = || state.has_ended().then_some(Error::NotRunning);
     state.broken().or_else(ended)
 }

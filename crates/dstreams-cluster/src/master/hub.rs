@@ -53,6 +53,7 @@ impl Hub {
             config.first_receiver = restored.first_receiver() + self.inputs.len() as u64;
             config.producer_offsets = restored.producer_offsets().collect();
             config.restored = restored.batch();
+            config.journals = true;
             state.durable = Some(Arc::clone(durable));
             state.receivers.add_of_masters(restored.receivers());
             if let Some(batch) = restored.batch() {

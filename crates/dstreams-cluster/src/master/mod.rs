@@ -24,6 +24,7 @@ mod roster;
 mod start;
 mod state_versions;
 mod status;
+mod takeover;
 
 pub use losses::{LossReason, LostWorker};
 pub use options::MasterOptions;

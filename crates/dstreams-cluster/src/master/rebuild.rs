@@ -1,9 +1,9 @@
-//! [`StateRebuild`]: after a batch was set aside, the state as of the last committed batch is rebuilt, since tasks of
-//! the batch may have changed it.
+//! [`StateRebuild`]: the state as of the last committed batch is rebuilt: after a batch was set aside, since tasks of the
+//! batch may have changed it, and after all workers that had a partition were lost.
 //!
-//! The primaries stay the same. They restore the newest checkpoint; the committed batches after it are replayed for
-//! their state alone, on blocks of the journals. If a primary is lost meanwhile, the whole procedure restarts. Until
-//! it is complete no partition has a standby; copies are made afterwards.
+//! Primaries that live stay the same. They restore the newest checkpoint; the committed batches after it are replayed
+//! for their state alone, on blocks of the journals. If a primary is lost meanwhile, the whole procedure restarts.
+//! Until it is complete no partition has a standby; copies are made afterwards.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,7 +29,7 @@ pub struct StateRebuild<'a> {
 }
 
 impl StateRebuild<'_> {
-    /// Rebuilds the state. Runs of later batches wait for the batch that is set aside.
+    /// Rebuilds the state. Runs of later batches wait for that. No batch may be about to be committed.
     pub async fn run(&self) -> Result<()> {
         let (from, store) = (self.from, &self.batches.rows.store);
         let states = &self.batches.states;
@@ -43,12 +43,12 @@ impl StateRebuild<'_> {
             store.insert(Arc::clone(block));
         }
         let made = self.rounds().await;
-        self.hub.change(|state| state.versions.rebuilt());
         let blocks = from.batches.iter().flat_map(|(_, blocks)| blocks);
         let blocks: Vec<BlockId> = blocks.map(|(_, block)| block.meta.id).collect();
         store.forget(&blocks);
-        made?;
         let now = states.commit(before);
+        self.hub.change(|state| state.versions.recovery.end());
+        made?;
         if now.filter(|batch| batch.millis() > 0) != before {
             return Err(Error::Bytes {
                 what: "the journal".into(),
@@ -72,7 +72,7 @@ impl StateRebuild<'_> {
             });
             tokio::select! {
                 done = self.run_since() => return done,
-                () = self.hub.until(|state| state.versions.was_lost_while_rebuilding().then_some(())) => {
+                () = self.hub.until(|state| state.versions.recovery.is_lost().then_some(())) => {
                     tracing::warn!(round, "a worker was lost while state was rebuilt: starting over");
                 }
             }

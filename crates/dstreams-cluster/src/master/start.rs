@@ -17,6 +17,7 @@ use super::inputs::check_inputs;
 use super::local_inputs;
 use super::options::MasterOptions;
 use super::status::{BatchWatch, ClusterStatus};
+use super::takeover::Takeover;
 use crate::data::{AdvertisedAddress, PAUSE, Peers, Token, host_of, listen, serve};
 use crate::execute::ClusterEngine;
 use crate::link::Directory;
@@ -194,7 +195,10 @@ impl Master {
             interval_ms: self.parts.config.interval.as_millis() as u64,
             own: Arc::new(own),
             incarnation: of_persisted.map(|(durable, _)| durable.incarnation()),
+            rebuilds: Default::default(),
         });
+        let durable = of_persisted.map(|(durable, _)| durable);
+        let takeover = Takeover::begin(&remote, durable, &self.parts);
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
         let joined = hub.until(|state| {
             let enough = (state.roster.joined().count() >= wanted).then_some(Ok(()));
@@ -208,6 +212,9 @@ impl Master {
             }
             None => None,
         };
+        if let Some(takeover) = takeover {
+            takeover.rebuild_lost_state();
+        }
         let running = run_on(
             self.parts,
             remote,

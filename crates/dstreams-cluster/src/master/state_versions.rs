@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use dstreams::Error;
 use dstreams::internal::{PartAt, RecoverySource};
 use dstreams_control::BatchTime;
-use dstreams_control::cluster::WorkerId;
+use dstreams_control::cluster::{Recovery, WorkerId};
 
 use crate::link::ToWorker;
 
@@ -21,10 +21,10 @@ pub struct StateVersions {
     behind: HashMap<(WorkerId, u32), BatchTime>,
     /// Partitions that are not restored from the checkpoint yet.
     restoring: BTreeMap<u32, Restoring>,
-    /// Number of times that the state was rebuilt after a batch was set aside.
-    era: u32,
-    /// `Some` while the state is being rebuilt: whether a primary that had rebuilt it was lost.
-    rebuilding: Option<bool>,
+    /// When the state is rebuilt, and which batches may be committed meanwhile.
+    pub recovery: Recovery,
+    /// Whether lost state can be rebuilt in this process: from a checkpoint and journals.
+    pub recoverable: bool,
 }
 
 /// The parts of a checkpoint from which a partition is restored.
@@ -55,27 +55,17 @@ impl StateVersions {
     /// Forgets all versions: primaries restore the state from a checkpoint, or start empty. Returns the message that
     /// makes workers discard theirs, and all changes by tasks that began before.
     pub fn invalidate(&mut self, from: &RecoverySource, partitions: usize) -> ToWorker {
-        self.era += 1;
-        self.rebuilding = Some(false);
+        self.recovery.begin();
         self.installed.clear();
         self.behind.clear();
         self.restore(partitions, from.batch(), 0, |at| from.sources(at));
-        ToWorker::Void { era: self.era }
-    }
-
-    /// The state is rebuilt, or that was given up.
-    pub fn rebuilt(&mut self) {
-        self.rebuilding = None;
+        let era = self.recovery.era();
+        ToWorker::Void { era }
     }
 
     /// Number of times that the state was rebuilt.
     pub fn era(&self) -> u32 {
-        self.era
-    }
-
-    /// Whether a primary was lost that had rebuilt its state, while others rebuild theirs.
-    pub fn was_lost_while_rebuilding(&self) -> bool {
-        self.rebuilding == Some(true)
+        self.recovery.era()
     }
 
     /// The message that makes a primary restore a partition; `None` if it is restored.
@@ -89,12 +79,12 @@ impl StateVersions {
         })
     }
 
-    /// No worker has a partition any more; the next primary starts with this copy. Fails if no checkpoint can make up
-    /// for the loss.
+    /// No worker has a partition any more; the next primary starts with this copy. Fails if nothing can make up for the
+    /// loss.
     pub fn lose_partition(&mut self, partition: u32, copy: u64) -> Result<(), Error> {
         match self.restoring.get_mut(&partition) {
             Some(restoring) => restoring.copy = copy,
-            None if self.rebuilding.is_some() => self.rebuilding = Some(true),
+            None if self.recoverable || self.recovery.is_running() => self.recovery.lost(),
             None => return Err(lost_state(partition)),
         }
         Ok(())

@@ -22,6 +22,13 @@ pub struct ClusterStatus {
     /// The newest of them, and of those that have left, the last one at the end; at most 16.
     #[serde(default)]
     pub lost: Vec<LostWorker>,
+    /// Lost workers whose journals were read, since blocks of theirs were stored nowhere else.
+    #[serde(default)]
+    pub adopted: u64,
+    /// How often the state was rebuilt from a checkpoint and the journals: all workers that had a partition were lost,
+    /// or a batch was set aside.
+    #[serde(default)]
+    pub rebuilds: u32,
     /// The input streams.
     pub streams: Vec<StreamStatus>,
     /// Records that operators have rejected and no output reads, by operator.
@@ -103,6 +110,8 @@ impl BatchWatch {
         let state = hub.lock();
         status.losses = state.losses.count;
         status.lost = state.losses.newest();
+        status.adopted = state.adopted;
+        status.rebuilds = state.versions.era();
         let mut dead_letters: BTreeMap<String, u64> = BTreeMap::new();
         let assignments: Vec<_> = state.assignments(128).collect();
         for (id, worker) in state.roster.all() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dstreams::Error;
 use dstreams::arrow::datatypes::SchemaRef;
-use dstreams::internal::{Durable, point};
+use dstreams::internal::{Description, Durable, point};
 
 use super::cluster_state::ClusterState;
 use super::cluster_workers::{ClusterWorkers, over};
@@ -13,15 +13,36 @@ use super::cluster_workers::{ClusterWorkers, over};
 /// Takes over from workers that were lost at once, until the program ends.
 #[derive(Clone)]
 pub struct Takeover {
-    pub workers: Arc<ClusterWorkers>,
-    pub durable: Arc<Durable>,
+    workers: Arc<ClusterWorkers>,
+    durable: Arc<Durable>,
     /// The columns of each input.
-    pub schemas: Vec<SchemaRef>,
+    schemas: Vec<SchemaRef>,
 }
 
 impl Takeover {
+    /// Begins to read journals where they are needed, before any worker joins; `None` without a state directory.
+    pub fn begin(
+        workers: &Arc<ClusterWorkers>,
+        durable: Option<&Arc<Durable>>,
+        parts: &Description,
+    ) -> Option<Self> {
+        let inputs = parts.inputs().into_iter();
+        let takeover = Takeover {
+            workers: Arc::clone(workers),
+            durable: Arc::clone(durable?),
+            schemas: inputs.map(|(_, schema)| schema).collect(),
+        };
+        tokio::spawn(takeover.clone().adopt());
+        Some(takeover)
+    }
+
+    /// Rebuilds lost state from now on: the program has resumed.
+    pub fn rebuild_lost_state(self) {
+        tokio::spawn(self.rebuild());
+    }
+
     /// Reads the journals of lost workers whose blocks are stored nowhere else.
-    pub async fn adopt(self) {
+    async fn adopt(self) {
         let hub = &self.workers.hub;
         let next = |state: &ClusterState| {
             let lost = || state.adopting.first().copied().map(Ok);
@@ -40,19 +61,29 @@ impl Takeover {
         }
     }
 
-    /// Rebuilds the state whenever all workers that had a partition are lost. Not before the program has resumed.
-    pub async fn rebuild(self) {
+    /// Rebuilds the state whenever all workers that had a partition are lost.
+    async fn rebuild(self) {
         let hub = &self.workers.hub;
         let states = &self.workers.batches.states;
         hub.change(|state| state.versions.recoverable = true);
+        // Also where a worker is primary that will never have all.
+        let stuck = |state: &ClusterState| {
+            !state.versions.recovery.is_running() && states.stuck(state).is_some()
+        };
         let lost = |state: &ClusterState| {
-            let stuck = !state.versions.recovery.is_running() && states.stuck(state).is_some();
-            let lost = state.versions.recovery.is_lost() || stuck;
+            let lost = state.versions.recovery.is_lost() || stuck(state);
             over(state).map(Err).or(lost.then_some(Ok(())))
         };
         while let Ok(()) = hub.until(lost).await {
-            hub.change(|state| state.versions.recovery.lost());
+            hub.change(|state| {
+                if stuck(state) {
+                    state.versions.recovery.lost();
+                }
+            });
             if let Err(error) = self.rebuild_once().await {
+                if over(&hub.lock()).is_some() {
+                    return;
+                }
                 tracing::error!(%error, "cannot rebuild the state");
                 hub.change(|state| state.end_with_error(error));
             }

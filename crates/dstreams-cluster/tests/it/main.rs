@@ -33,6 +33,7 @@ mod ask;
 mod bad_input;
 mod crash_loop;
 mod detection;
+mod double_loss;
 mod downtime;
 mod drain;
 mod engines;

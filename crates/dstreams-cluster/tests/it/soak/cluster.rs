@@ -1,5 +1,6 @@
 //! Soak on a cluster: workers and the master are killed and stopped, workers join and drain, one fault at a time or two
-//! that may overlap. Losing state with two workers at once ends the program, which resumes from its directory.
+//! that may overlap. Losing state with two workers at once may end the program while it resumes from its directory; then
+//! it resumes again.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ struct Cluster {
     workers: Vec<Role>,
     /// Number of workers started so far.
     started: usize,
-    /// Whether more was lost than the cluster survives.
+    /// Whether more was lost than a cluster survives while it resumes.
     may_end: bool,
     drains: Vec<Child>,
     runtime: Runtime,
