@@ -66,6 +66,9 @@ pub struct ClusterArgs {
     /// Workers that store each block: with 2, losing any one worker loses no acknowledged record
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=2))]
     copies: u8,
+    /// Workers that follow each partition of state; with 0, only in a directory, it is rebuilt after each loss
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u8).range(0..=1))]
+    standbys: u8,
     /// Time within which a silent worker is given up, 200ms to 1h; the end of its process is noticed at once
     #[arg(long, value_name = "D", default_value = "2s", value_parser = duration)]
     silence: Duration,
@@ -78,6 +81,7 @@ impl Default for ClusterArgs {
         ClusterArgs {
             partitions: None,
             copies: 2,
+            standbys: 1,
             silence: MasterOptions::default().silence,
             advertise: None,
             secret: Secret::default(),
@@ -94,6 +98,7 @@ impl ClusterArgs {
             workers,
             partitions: self.partitions.map(usize::from),
             copies: usize::from(self.copies),
+            standbys: usize::from(self.standbys),
             silence: self.silence,
             token: self.secret.read()?,
             ..MasterOptions::default()

@@ -19,8 +19,8 @@ pub struct Hub {
     pub inputs: Vec<InputOf>,
     /// Listeners for the ends of sources.
     listeners: Vec<Arc<dyn Listener>>,
-    /// Number of workers that store each block.
-    copies: usize,
+    /// Number of workers that store each block, and that follow each partition's primary.
+    copies: (usize, usize),
     /// The most disconnected producers to remember, of all streams together.
     producers: usize,
     // Lock order L1 in ARCHITECTURE.md: before the locks of `Durable` and `BatchStates`.
@@ -30,7 +30,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    pub fn new(parts: &Description, copies: usize, mailbox: Mailbox) -> Self {
+    pub fn new(parts: &Description, copies: (usize, usize), mailbox: Mailbox) -> Self {
         let inputs = inputs_of(parts);
         let state = ClusterState::new(config(&inputs, copies, 0), mailbox.clone());
         Hub {
@@ -122,7 +122,7 @@ impl Hub {
     /// Fails if there is no such worker or no other one that stays, or if blocks have one copy only: the records that
     /// it acknowledges last would be lost.
     pub async fn drain(&self, worker: WorkerId) -> Result<(), Status> {
-        if self.copies < 2 {
+        if self.copies.0 < 2 {
             return Err(Status::failed_precondition(
                 "this cluster stores one copy of each block, so the last blocks of the worker would be lost with it; \
                  stop the program, or start it with two copies",
@@ -297,7 +297,7 @@ mod tests {
         let (_, lines) = ctx.queue::<String>("lines");
         lines.for_each_rdd(|_| ());
         let inbox = Inbox::new();
-        let hub = Hub::new(&Description::of(ctx).unwrap(), 2, inbox.mailbox());
+        let hub = Hub::new(&Description::of(ctx).unwrap(), (2, 1), inbox.mailbox());
         let mut state = hub.lock();
         let add = |state: &mut ClusterState| {
             let id = state.roster.number();

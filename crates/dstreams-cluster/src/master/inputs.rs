@@ -78,10 +78,15 @@ pub fn inputs_of(parts: &Description) -> Vec<InputOf> {
 }
 
 /// Initial cluster configuration for these inputs.
-pub fn config(inputs: &[InputOf], copies: usize, partitions: u32) -> ClusterConfig {
+pub fn config(
+    inputs: &[InputOf],
+    (copies, standbys): (usize, usize),
+    partitions: u32,
+) -> ClusterConfig {
     let kinds = inputs.iter().map(|input| input.kind).collect();
     let mut config = ClusterConfig::new(kinds, partitions);
     config.copies = copies;
+    config.standbys = standbys > 0;
     config
 }
 

@@ -33,6 +33,10 @@ pub struct MasterOptions {
     /// Workers that store each block: 1 or 2. Default: 2, so that acknowledged records survive the
     /// loss of any one worker. With 1, or while there is only one worker, they do not.
     pub copies: usize,
+    /// Workers that follow the primary of each partition of state: 1 or 0. Default: 1, which takes over at once when the
+    /// primary is lost. With 0, only for programs in a directory, states take half the memory and work; but after each
+    /// loss the whole state is rebuilt from the newest checkpoint and the batches since, and batches wait for that.
+    pub standbys: usize,
     /// The secret of the cluster; required beyond loopback. Not shown by `Debug`.
     pub token: Option<String>,
     /// Time within which a worker is given up that says nothing (stopped, hung, cut off), or does not answer since it
@@ -54,6 +58,7 @@ impl fmt::Debug for MasterOptions {
             workers,
             partitions,
             copies,
+            standbys,
             token,
             advertise,
             silence,
@@ -64,6 +69,7 @@ impl fmt::Debug for MasterOptions {
             .field("workers", workers)
             .field("partitions", partitions)
             .field("copies", copies)
+            .field("standbys", standbys)
             .field("token", &token.as_ref().map(|_| "not shown"))
             .field("advertise", advertise)
             .field("silence", silence)
@@ -80,6 +86,7 @@ impl Default for MasterOptions {
             workers: 1,
             partitions: None,
             copies: 2,
+            standbys: 1,
             token: None,
             silence: SILENCE,
             arguments: Vec::new(),
@@ -101,6 +108,13 @@ impl MasterOptions {
             return wrong(
                 "copies",
                 format!("{copies} does not fit; it must be 1 or 2"),
+            );
+        }
+        if self.standbys > 1 {
+            let standbys = self.standbys;
+            return wrong(
+                "standbys",
+                format!("{standbys} does not fit; it must be 0 or 1"),
             );
         }
         if self.partitions.is_some_and(|n| n == 0 || n > 128) {

@@ -77,6 +77,14 @@ impl Master {
         let mut parts = Description::of(context)?;
         parts.may_set_aside()?;
         check_inputs(&parts)?;
+        if options.standbys == 0 && parts.directory().is_none() {
+            return Err(dstreams::Error::Config {
+                setting: "standbys",
+                message: "with 0, state is lost with a worker: keep the program in a directory \
+                          (`StreamContext::persist_in`)"
+                    .into(),
+            });
+        }
         let lock = parts.lock()?;
         // Report planning errors before waiting for workers.
         parts.plans(options.partitions.unwrap_or(2))?;
@@ -84,7 +92,8 @@ impl Master {
         parts.listeners.push(Arc::clone(&watch) as _);
         let inbox = Inbox::new();
         inbox.stop_when_sources_end(&mut parts)?;
-        let hub = Arc::new(Hub::new(&parts, options.copies, inbox.mailbox()));
+        let copies = (options.copies, options.standbys);
+        let hub = Arc::new(Hub::new(&parts, copies, inbox.mailbox()));
         let listener = listen(&options.listen).await?;
         let bound = listener
             .local_addr()

@@ -147,3 +147,27 @@ fn the_master_crashes_while_it_takes_over() {
         cluster.goes_on(3).await;
     }));
 }
+
+/// No partition has a standby, so each loss of a worker is one of state; and a worker that joins gets its share.
+#[test]
+fn without_standbys_each_lost_partition_is_rebuilt() {
+    block_on(with_trouble(async |cluster| {
+        cluster.kill_master();
+        cluster.standbys = Some(0);
+        cluster.start_master(None);
+        let spread = |status: &ClusterStatus| {
+            let mut workers = status.workers.iter();
+            workers.len() == 3 && workers.all(|it| it.holds.len() == 1 && it.stands_by.is_empty())
+        };
+        for rebuilds in 1..=2 {
+            cluster.goes_on(2).await;
+            when("one partition each, without standby", cluster, spread).await;
+            cluster.workers.remove(0);
+            cluster.goes_on(2).await;
+            let status = cluster.status().await;
+            assert!(status.rebuilds >= rebuilds, "{status:?}");
+            cluster.add_workers();
+        }
+        when("one partition each, without standby", cluster, spread).await;
+    }));
+}

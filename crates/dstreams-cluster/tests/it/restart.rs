@@ -19,6 +19,8 @@ use crate::rng::Rng;
 
 /// Environment variable with the program's directory and the master's address.
 const PLACE: &str = "DSTREAMS_TEST_KEPT";
+/// Environment variable with the number of standbys of each partition.
+const STANDBYS: &str = "DSTREAMS_TEST_STANDBYS";
 /// Environment variable with the seconds that a worker may be silent.
 const SILENCE: &str = "DSTREAMS_TEST_SILENCE";
 const WORKERS: usize = 3;
@@ -56,6 +58,9 @@ fn the_master() {
         if let Ok(seconds) = std::env::var(SILENCE) {
             options.silence = Duration::from_secs(seconds.parse().unwrap());
         }
+        if let Ok(standbys) = std::env::var(STANDBYS) {
+            options.standbys = standbys.parse().unwrap();
+        }
         let master = Master::listen(kept(Path::new(dir))?, options).await?;
         let cluster = master.start().await?;
         let running = &cluster.running;
@@ -88,6 +93,7 @@ pub struct Cluster<'a> {
     pub workers: Vec<Process>,
     /// How long the master tolerates a silent worker, and workers a silent master, in seconds.
     pub silence: Option<u64>,
+    pub standbys: Option<usize>,
     patience: Option<u64>,
 }
 
@@ -95,10 +101,11 @@ impl<'a> Cluster<'a> {
     fn start(dir: &'a Path, address: String) -> Self {
         let mut cluster = Cluster {
             dir,
-            master: master((dir, &address), None, None),
+            master: master((dir, &address), (None, None), None),
             address,
             workers: Vec::new(),
             silence: None,
+            standbys: None,
             patience: None,
         };
         cluster.add_workers();
@@ -169,7 +176,8 @@ impl<'a> Cluster<'a> {
     }
 
     pub fn start_master(&mut self, crash_at: Option<&str>) {
-        self.master = master((self.dir, &self.address), self.silence, crash_at);
+        let options = (self.silence, self.standbys);
+        self.master = master((self.dir, &self.address), options, crash_at);
     }
 
     fn signal_master(&self, name: &str) {
@@ -254,7 +262,11 @@ async fn exit(process: &mut Child) -> ExitStatus {
     }
 }
 
-fn master((dir, address): (&Path, &str), silence: Option<u64>, crash_at: Option<&str>) -> Child {
+fn master(
+    (dir, address): (&Path, &str),
+    (silence, standbys): (Option<u64>, Option<usize>),
+    crash_at: Option<&str>,
+) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args([
@@ -268,6 +280,9 @@ fn master((dir, address): (&Path, &str), silence: Option<u64>, crash_at: Option<
         .stdout(Stdio::null());
     if let Some(silence) = silence {
         command.env(SILENCE, silence.to_string());
+    }
+    if let Some(standbys) = standbys {
+        command.env(STANDBYS, standbys.to_string());
     }
     if let Some(point) = crash_at {
         let plan = format!("{point}@{}", dir.join("crashed").display());

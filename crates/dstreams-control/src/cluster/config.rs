@@ -38,6 +38,9 @@ pub struct ClusterConfig {
     /// Whether each worker writes the blocks that it receives to a journal that outlives it, before others get them.
     /// Blocks of lost workers that no worker stores are then taken from there (`Adopt`), not lost. Default: no.
     pub journals: bool,
+    /// Whether each partition of state has a standby. Without, its state is lost with its primary (`StateLost`), and
+    /// installs cost one worker's work; a worker that drains still hands its partitions over. Default: yes.
+    pub standbys: bool,
     /// Concurrent copies of blocks, and separately of states of partitions. Default 16: enough to keep some links
     /// busy, without starving the batches.
     pub max_concurrent_copies: usize,
@@ -62,6 +65,7 @@ impl ClusterConfig {
             restored: None,
             producer_offsets: Vec::new(),
             journals: false,
+            standbys: true,
             max_concurrent_copies: 16,
             max_producers: 100_000,
             max_standby_lag: 8,

@@ -36,7 +36,11 @@ impl Cluster {
     pub fn new(config: ClusterConfig) -> Self {
         let (max_concurrent_copies, max_lag) =
             (config.max_concurrent_copies, config.max_standby_lag);
-        let mut partitions = Partitions::new(config.partitions, max_concurrent_copies, max_lag);
+        let mut partitions = Partitions::new(
+            (config.partitions, config.standbys),
+            max_concurrent_copies,
+            max_lag,
+        );
         if let Some(batch) = config.restored {
             partitions.restore(batch);
         }

@@ -59,6 +59,8 @@ pub(super) struct Partitions {
     pub(super) all: BTreeMap<u32, Partition>,
     pub(super) max_concurrent_copies: usize,
     max_lag: u64,
+    /// Whether each partition has a standby, and not only while it moves.
+    pub(super) standbys: bool,
     /// The number of the last state copy or recovery.
     pub(super) copies: u64,
     pub(super) committed: Option<BatchTime>,
@@ -77,13 +79,18 @@ pub(super) struct Partitions {
 }
 
 impl Partitions {
-    pub(super) fn new(count: u32, max_concurrent_copies: usize, max_lag: u64) -> Self {
+    pub(super) fn new(
+        (count, standbys): (u32, bool),
+        max_concurrent_copies: usize,
+        max_lag: u64,
+    ) -> Self {
         Self {
             all: (0..count)
                 .map(|partition| (partition, Partition::new()))
                 .collect(),
             max_concurrent_copies: max_concurrent_copies.max(1),
             max_lag: max_lag.max(1),
+            standbys,
             copies: 0,
             committed: None,
             commits: 0,

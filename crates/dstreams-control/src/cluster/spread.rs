@@ -2,7 +2,8 @@
 //!
 //! A move goes through the standby: the state is copied to the new worker, which becomes the standby when it has
 //! all of it, and then swaps roles with the primary. So first every partition gets a standby, then primaries are
-//! spread evenly, then standbys. The previous standby stays until the copy is complete.
+//! spread evenly, then standbys. The previous standby stays until the copy is complete. Where partitions have no
+//! standbys, one is there only for a move.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,9 +25,11 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
         roster,
         freed: false,
         copies: Vec::new(),
+        moving: BTreeSet::new(),
     };
     loop {
         spread.freed = false;
+        spread.moving.clear();
         spread.assign_primaries();
         spread.assign_standbys();
         // A standby that needed no copy can now take over from a draining primary, and is then replaced as standby.
@@ -34,6 +37,7 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
         spread.assign_standbys();
         spread.move_primaries();
         spread.move_standbys();
+        spread.release_standbys();
         if !spread.freed {
             break;
         }
@@ -50,6 +54,8 @@ struct Spread<'a> {
     copies: Vec<u32>,
     /// A copy was given up: one more may start.
     freed: bool,
+    /// Partitions whose standby, or next one, is to become primary.
+    moving: BTreeSet<u32>,
 }
 
 impl Spread<'_> {
@@ -91,8 +97,12 @@ impl Spread<'_> {
     fn assign_standbys(&mut self) {
         // Usually few, even during many moves.
         let is_open = |part: Option<Part>| part.is_some_and(|it| self.roster.is_open(it.worker));
+        let standbys = self.partitions.standbys;
         let wanting = |it: &Partition| {
-            it.recovering.is_none() && !is_open(it.next) && (it.stale || !is_open(it.standby))
+            (standbys || !is_open(it.primary))
+                && it.recovering.is_none()
+                && !is_open(it.next)
+                && (it.stale || !is_open(it.standby))
         };
         let gone = |it: &Partition| it.next.is_some() && !is_open(it.next);
         let wanting = |&(_, it): &(&u32, &Partition)| wanting(it) || gone(it);
@@ -230,6 +240,8 @@ impl Spread<'_> {
             && it.can_move()
         {
             std::mem::swap(&mut it.primary, &mut it.standby);
+        } else {
+            self.moving.insert(partition);
         }
         true
     }
@@ -242,6 +254,9 @@ impl Spread<'_> {
             .values()
             .any(|it| it.next.is_some() || it.standby.is_none())
         {
+            return;
+        }
+        if !self.partitions.standbys {
             return;
         }
         let mut load = self.load(going);
@@ -266,6 +281,25 @@ impl Spread<'_> {
             }
             *load.entry(from).or_default() -= 1;
             *load.entry(to).or_default() += 1;
+        }
+    }
+
+    /// Where partitions have no standbys: releases those that no move needs.
+    fn release_standbys(&mut self) {
+        if self.partitions.standbys {
+            return;
+        }
+        for (partition, it) in &mut self.partitions.all {
+            let stays = it
+                .primary
+                .is_some_and(|part| self.roster.is_open(part.worker));
+            let moves = self.moving.contains(partition);
+            if stays && it.next.is_none() && (!moves || it.stale) {
+                it.before.extend(it.standby.take().map(|part| part.worker));
+                it.stale = false;
+                // It needs another copy.
+                self.freed |= moves;
+            }
         }
     }
 

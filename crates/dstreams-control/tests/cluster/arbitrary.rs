@@ -96,9 +96,9 @@ fn config() -> impl Strategy<Value = ClusterConfig> {
     ];
     let bounds = (0usize..4, 0usize..3, 0usize..3, 0u64..3);
     let first = prop_oneof![8 => 0u64..3, 1 => Just(u64::MAX - 1), 1 => Just(u64::MAX)];
-    let rest = (bounds, any::<bool>());
+    let rest = (bounds, any::<[bool; 2]>());
     (prop::collection::vec(kind, 0..4), 0u32..4, first, rest).prop_map(
-        |(inputs, partitions, first_receiver, (bounds, journals))| {
+        |(inputs, partitions, first_receiver, (bounds, [journals, standbys]))| {
             let (copies, max_concurrent_copies, max_producers, max_standby_lag) = bounds;
             ClusterConfig {
                 copies,
@@ -107,6 +107,7 @@ fn config() -> impl Strategy<Value = ClusterConfig> {
                 max_producers,
                 max_standby_lag,
                 journals,
+                standbys,
                 ..ClusterConfig::new(inputs, partitions)
             }
         },

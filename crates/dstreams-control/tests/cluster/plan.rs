@@ -96,6 +96,7 @@ impl Plan {
             rates: rates(rng),
         };
         plan.cluster.journals = rng.chance(500);
+        plan.cluster.standbys = !rng.chance(200);
         plan
     }
 }

@@ -1,5 +1,5 @@
 //! When calm and batches are committed, partitions are spread evenly over the open workers, and each has a complete
-//! standby if there are two.
+//! standby if there are two, or none where partitions have none.
 
 use super::{Calm, Invariant, Scene, Verdict, ensure};
 
@@ -44,7 +44,13 @@ impl Invariant for Spread {
             let settled = &states[..states.len() - in_transit];
             let standby_has =
                 standby.is_some_and(|standby| open.contains(&standby) && has(standby, settled));
-            ensure(standby_has || (open.len() < 2 && standby.is_none()), || {
+            let alone = open.len() < 2 || !ledger.config.standbys;
+            let right = if alone {
+                standby.is_none()
+            } else {
+                standby_has
+            };
+            ensure(right, || {
                 format!("{standby:?} is standby of {partition}, of {open:?}, with {states:?}")
             })?;
             let next = ledger.next.get(&partition);

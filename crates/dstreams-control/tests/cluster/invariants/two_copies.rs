@@ -1,6 +1,6 @@
 //! Make before break: if two live workers have all of a partition's state, two still have it after a new assignment,
 //! and two have the changes of a batch that is about to be committed. Only a loss takes one away, or draining all
-//! workers but one.
+//! workers but one; or the end of a move, where partitions have no standbys.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ impl Invariant for TwoCopies {
             return Ok(());
         };
         let ledger = scene.ledger;
-        if ledger.open().count() < 2 {
+        if ledger.open().count() < 2 || !ledger.config.standbys {
             return Ok(());
         }
         let versions = [ledger.newest(*partition), ledger.newest_then(*partition)];
@@ -44,7 +44,7 @@ impl Invariant for TwoCopies {
 
     fn finished(&self, scene: &Scene, behind: &BTreeSet<(u32, WorkerId)>) -> Verdict {
         let ledger = scene.ledger;
-        if ledger.open().count() < 2 {
+        if ledger.open().count() < 2 || !ledger.config.standbys {
             return Ok(());
         }
         for (&partition, &(primary, standby)) in &ledger.assigned {

@@ -2,7 +2,9 @@
 
 use ClusterCommand::{Assign, CopyState, StateLost};
 use dstreams_control::BatchTime;
-use dstreams_control::cluster::{Cluster, ClusterCommand, ClusterConfig, ClusterEvent, WorkerId};
+use dstreams_control::cluster::{
+    Cluster, ClusterCommand, ClusterConfig, ClusterEvent, InputKind, WorkerId,
+};
 
 use super::{W1, W2, W3, cluster, committed, installed, join, joined, lost};
 
@@ -485,4 +487,24 @@ fn restored_state_is_first_recovered_on_its_primary() {
     let commands = step(&mut it, join(W3));
     let copies = commands.iter().filter(|it| matches!(it, CopyState { .. }));
     assert_eq!(copies.count(), 2, "{commands:?}");
+}
+
+/// A standby is there for a move only.
+#[test]
+fn without_standbys_a_newcomer_takes_its_share() {
+    let config = ClusterConfig {
+        standbys: false,
+        ..ClusterConfig::new(vec![InputKind::Everywhere], 2)
+    };
+    let mut it = joined(config, 1);
+    batch(&mut it, 2, 100);
+    let commands = it.step(join(W2));
+    assert!(
+        commands.contains(&assign_next(0, W1, None, W2)),
+        "{commands:?}"
+    );
+    let commands = it.step(installed(W2, 0, 100, 1));
+    assert_eq!(commands, [assign(0, W2, None)]);
+    let commands = it.step(lost(W2));
+    assert!(commands.contains(&state_lost(0, 2)), "{commands:?}");
 }
