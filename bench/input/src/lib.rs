@@ -6,8 +6,10 @@
 //! expected answers come from its own counts and not from splitting the text again.
 
 pub mod args;
+pub mod columns;
 pub mod expected;
 pub mod input;
+pub mod nexmark;
 pub mod report;
 pub mod rng;
 pub mod vocabulary;
