@@ -13,8 +13,17 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Lines of its messages that are shown when it fails.
 const SHOWN_LINES: usize = 12;
 
-/// The JSON that a program printed, with the peak of its resident memory as `peak_rss_mb` if the system reports it.
+/// The JSON that a program printed about answers that it checked: see [`output`].
 pub fn measure(command: &mut Command) -> Result<Value, String> {
+    let result = output(command)?;
+    match result["checked"] == Value::Bool(true) {
+        true => Ok(result),
+        false => Err("it did not check its answers".into()),
+    }
+}
+
+/// The JSON that a program printed, with the peak of its resident memory as `peak_rss_mb` if the system reports it.
+pub fn output(command: &mut Command) -> Result<Value, String> {
     let spawned = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -54,9 +63,6 @@ pub fn measure(command: &mut Command) -> Result<Value, String> {
         .ok_or("it printed no result")?;
     let mut result: Value =
         serde_json::from_str(line).map_err(|error| format!("its result is not JSON: {error}"))?;
-    if result["checked"] != Value::Bool(true) {
-        return Err("it did not check its answers".into());
-    }
     if let Some(peak) = peak {
         result["peak_rss_mb"] = peak.into();
     }

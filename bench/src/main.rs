@@ -2,13 +2,14 @@
 //!
 //! `bench compare` runs every program over every work in interleaved rounds and writes medians under `bench/runs/`;
 //! `bench run` is the program `dstreams` itself, with the flags that every peer understands (`bench/peers/README.md`).
-//! `bench cluster` measures a master and its workers in processes of their own.
+//! `bench nexmark` runs the queries of Nexmark beside Flink; `bench cluster` measures a master and its workers in processes of their own.
 
 mod alloc;
 mod child;
 mod cluster;
 mod compare;
 mod machine;
+mod nexmark;
 mod own;
 mod programs;
 mod run;
@@ -31,6 +32,8 @@ bench durable [--lines N] [--seconds N] [--rounds N] [--interval-ms N] [--kinds 
 bench windows [--keys N] [--rows N] [--rounds N]
 bench time [--rows N] [--keys N] [--few N] [--many N] [--changed N] [--batches N] [--rounds N]
            [--only order|slack|corrections|windows|within,...]
+bench nexmark [--quick] [--events N] [--rate EVENTS_PER_S] [--rounds N] [--works q0,...,within] [--threads N] [--seed N]
+              [--only dstreams|flink|renoir,...] [--no-build] [--out DIR]
 bench cluster [--quick] [--only small|tick|throughput|acks|bulk|master|soak,...] [--rounds N] [--out DIR]
 bench worker MASTER [--cores N]";
 
@@ -44,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("keyed") => own::keyed(&words.collect::<Vec<_>>()),
         Some("durable") => own::durable(&words.collect::<Vec<_>>()),
         Some("windows") => own::windows(&words.collect::<Vec<_>>()),
+        Some("nexmark") => nexmark::nexmark(&words.collect::<Vec<_>>()),
         Some("time") => own::time(&words.collect::<Vec<_>>()),
         Some("cluster") => cluster::cluster(&cluster::Options::parse(words)?),
         Some("worker") => cluster::worker(&words.collect::<Vec<_>>()),

@@ -67,6 +67,22 @@ pub fn select(only: &[String]) -> Result<Vec<Program>, String> {
     Ok(all.into_iter().filter(chosen).collect())
 }
 
+/// The programs of `bench nexmark` with these names, without variants.
+pub fn select_by_name(names: &[String]) -> Vec<Program> {
+    let all = [
+        ("dstreams", Kind::Own),
+        ("flink", Kind::Scripts),
+        ("renoir", Kind::Crate),
+    ];
+    let program = |(name, kind)| Program {
+        name,
+        variant: "",
+        kind,
+    };
+    let named = |(name, _): &(&str, Kind)| names.iter().any(|word| word == name);
+    all.into_iter().filter(named).map(program).collect()
+}
+
 impl Program {
     /// The name with the variant.
     pub fn label(&self) -> String {

@@ -14,6 +14,7 @@ pub use keyed::keyed;
 pub use tcp::tcp;
 pub use tick::tick;
 pub use time::time;
+pub use watch::Reports;
 pub use windows::windows;
 
 use std::error::Error;
