@@ -1,6 +1,7 @@
 //! All workers that have a partition of state, or a block, are lost at once. A program in a directory goes on in the same
 //! process of the master, and its batches are those of a run without faults.
 
+use std::process::Command;
 use std::time::Duration;
 
 use dstreams_cluster::{ClusterStatus, WorkerStatus};
@@ -46,7 +47,11 @@ fn pair(status: &ClusterStatus) -> [u32; 2] {
     [of(|it| &it.holds), of(|it| &it.stands_by)]
 }
 
+/// Kills processes at once: none has the time to answer for another one that was lost before it.
 fn kill(cluster: &mut Cluster<'_>, pids: &[u32]) {
+    let pids_of = pids.iter().map(u32::to_string);
+    let killed = Command::new("kill").arg("-KILL").args(pids_of).status();
+    assert!(killed.unwrap().success());
     cluster
         .workers
         .retain(|worker| !pids.contains(&worker.pid()));
@@ -75,7 +80,8 @@ fn the_primary_and_the_standby_of_a_partition_are_killed_at_once() {
 fn all_workers_are_killed_at_once_and_others_join() {
     block_on(with_trouble(async |cluster| {
         cluster.goes_on(4).await;
-        cluster.workers.clear();
+        let all: Vec<u32> = cluster.workers.iter().map(|worker| worker.pid()).collect();
+        kill(cluster, &all);
         when("no worker", cluster, |status| status.workers.is_empty()).await;
         cluster.add_workers();
         cluster.goes_on(4).await;
