@@ -156,7 +156,7 @@ fn killing_a_worker_loses_no_acknowledged_line() {
         program.wait_for_some(1);
         assert!(!sending.is_finished());
         kill("KILL", pid);
-        let warning = program.complaint_with("ended");
+        let warning = program.complaint_with(") ended: ");
         let wanted = format!("dstreams: worker {id} (pid {pid}) ended: signal: 9 (SIGKILL)");
         assert_eq!(warning, wanted);
         assert!(!is_alive(pid));
