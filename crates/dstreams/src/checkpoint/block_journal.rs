@@ -2,8 +2,8 @@
 //!
 //! Each epoch of a worker has a journal in its own directory, below that of the program. A resuming master takes
 //! these away before it reads them: see [`Journal::fenced`]. The worker may still be running and writing to its
-//! files, so the first read records their valid lengths ([`read_taken`](crate::journal::read_taken)). The master
-//! removes them once checkpoints cover all their blocks.
+//! files, so the first read records their valid lengths ([`read_taken`]). The master removes them once checkpoints cover
+//! all their blocks.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
