@@ -53,13 +53,14 @@ mod plan;
 mod rng;
 mod rules;
 mod sabotage;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 #[path = "../shared/tally.rs"]
 mod tally;
 mod world;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use dstreams_control::cluster::Cluster;
 
@@ -68,6 +69,7 @@ use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::sabotage::{CONSEQUENCES, FAULTS, Fault, Sabotaged};
+use crate::seeds::run_seeds;
 use crate::tally::Tally;
 
 /// Everything that must have happened at least once in ten thousand seeds.
@@ -137,47 +139,19 @@ fn run(
     })
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn seeds() {
-    let only = number("SIM_SEED");
-    let seeds = only.map_or(0..number("SIM_SEEDS").unwrap_or(10_000), |seed| {
-        seed..seed + 1
-    });
-    let (mut tally, mut steps, begun) = (Tally::default(), 0, Instant::now());
-    for seed in seeds.clone() {
+    run_seeds("cluster", MUST_HAPPEN, |seed, shown| {
         let mut machine = Cluster::new(plan(seed).cluster);
-        match run(seed, &mut machine, (only.is_some(), None)) {
-            Ok((happened, taken)) => {
-                tally.merge(happened);
-                steps += taken;
-            }
-            Err(Violation {
+        run(seed, &mut machine, (shown, None)).map_err(|violation| {
+            let Violation {
                 step,
                 invariant,
                 detail,
-            }) => panic!(
-                "seed {seed}, step {step}, invariant {invariant}: {detail}; reproduce with \
-                 SIM_SEED={seed} cargo test -p dstreams-control --test cluster seeds"
-            ),
-        }
-    }
-    println!(
-        "{} seeds, {steps} steps in {:.1?}, of which\n{}",
-        seeds.end - seeds.start,
-        begun.elapsed(),
-        tally.lines()
-    );
-    let missing = tally.missing(MUST_HAPPEN);
-    assert!(
-        only.is_some() || missing.is_empty(),
-        "never happened: {missing:?}"
-    );
+            } = violation;
+            format!("step {step}, invariant {invariant}: {detail}")
+        })
+    });
 }
 
 #[test]

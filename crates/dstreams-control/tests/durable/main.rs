@@ -54,18 +54,20 @@ mod plan;
 mod rng;
 mod rules;
 mod sabotage;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 #[path = "../shared/tally.rs"]
 mod tally;
 mod world;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use crate::judge::Violation;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::sabotage::{FAULTS, Fault};
+use crate::seeds::run_seeds;
 use crate::tally::Tally;
 
 /// Everything that must have happened somewhere in ten thousand seeds.
@@ -142,46 +144,18 @@ fn run(
     })
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn seeds() {
-    let only = number("SIM_SEED");
-    let seeds = only.map_or(0..number("SIM_SEEDS").unwrap_or(10_000), |seed| {
-        seed..seed + 1
-    });
-    let (mut tally, mut steps, begun) = (Tally::default(), 0, Instant::now());
-    for seed in seeds.clone() {
-        match run(seed, None, (only.is_some(), None), &mut 0) {
-            Ok((happened, taken)) => {
-                tally.merge(happened);
-                steps += taken;
-            }
-            Err(Violation {
+    run_seeds("durable", MUST_HAPPEN, |seed, shown| {
+        run(seed, None, (shown, None), &mut 0).map_err(|violation| {
+            let Violation {
                 step,
                 invariant,
                 detail,
-            }) => panic!(
-                "seed {seed}, step {step}, invariant {invariant}: {detail}; reproduce with \
-                 SIM_SEED={seed} cargo test -p dstreams-control --test durable seeds"
-            ),
-        }
-    }
-    println!(
-        "{} seeds, {steps} steps in {:.1?}, of which\n{}",
-        seeds.end - seeds.start,
-        begun.elapsed(),
-        tally.lines()
-    );
-    let missing = tally.missing(MUST_HAPPEN);
-    assert!(
-        only.is_some() || missing.is_empty(),
-        "never happened: {missing:?}"
-    );
+            } = violation;
+            format!("step {step}, invariant {invariant}: {detail}")
+        })
+    });
 }
 
 #[test]

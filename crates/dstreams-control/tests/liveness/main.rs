@@ -29,17 +29,18 @@ mod machine;
 #[allow(dead_code)] // the other simulations use more of it
 mod rng;
 mod sabotage;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 #[path = "../shared/tally.rs"]
 mod tally;
 mod world;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 use crate::machine::Real;
 use crate::rng::Rng;
 use crate::sabotage::{FAULTS, Fault, Sabotaged};
-use crate::tally::Tally;
+use crate::seeds::run_seeds;
 use crate::world::World;
 
 /// Everything that must have happened at least once in all seeds.
@@ -62,45 +63,14 @@ const MUST_HAPPEN: &[&str] = &[
     "worker went on in time",
 ];
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn seeds() {
-    let only = number("SIM_SEED");
-    let seeds = only.map_or(0..number("SIM_SEEDS").unwrap_or(10_000), |seed| {
-        seed..seed + 1
-    });
-    let (mut tally, mut steps, begun) = (Tally::default(), 0, Instant::now());
-    for seed in seeds.clone() {
+    run_seeds("liveness", MUST_HAPPEN, |seed, shown| {
         let mut world = World::new(Rng::new(seed), &Real::boxed);
-        world.shows = only.is_some();
-        match world.run() {
-            Ok((happened, taken)) => {
-                tally.merge(happened);
-                steps += taken;
-            }
-            Err(violation) => panic!(
-                "seed {seed}, invariant {}: {violation:?}; reproduce with SIM_SEED={seed} cargo test -p \
-                 dstreams-control --test liveness seeds",
-                violation.invariant
-            ),
-        }
-    }
-    println!(
-        "{} seeds, {steps} steps in {:.1?}, of which\n{}",
-        seeds.end - seeds.start,
-        begun.elapsed(),
-        tally.lines()
-    );
-    let missing = tally.missing(MUST_HAPPEN);
-    assert!(
-        only.is_some() || missing.is_empty(),
-        "never happened: {missing:?}"
-    );
+        world.shows = shown;
+        let run = world.run();
+        run.map_err(|violation| format!("invariant {}: {violation:?}", violation.invariant))
+    });
 }
 
 /// The seed in which a fault breaks the invariant.

@@ -51,13 +51,14 @@ mod program;
 mod rng;
 mod rules;
 mod sabotage;
+#[path = "../shared/seeds.rs"]
+mod seeds;
 #[path = "../shared/tally.rs"]
 mod tally;
 mod world;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use dstreams_control::Controller;
 
@@ -66,6 +67,7 @@ use crate::machine::Machine;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::sabotage::{FAULTS, Sabotaged};
+use crate::seeds::run_seeds;
 use crate::tally::Tally;
 
 /// Everything that must have happened somewhere in ten thousand seeds.
@@ -136,50 +138,18 @@ fn run(seed: u64, machine: &mut dyn Machine, trace: bool) -> Result<(Tally, u64)
     })
 }
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().unwrap())
-}
-
 #[test]
 fn seeds() {
-    let only = number("SIM_SEED");
-    let seeds = only.map_or(0..number("SIM_SEEDS").unwrap_or(10_000), |seed| {
-        seed..seed + 1
-    });
-    let (mut tally, mut steps, begun) = (Tally::default(), 0, Instant::now());
-    for seed in seeds.clone() {
-        match run(
-            seed,
-            &mut Controller::new(plan(seed).config),
-            only.is_some(),
-        ) {
-            Ok((happened, taken)) => {
-                tally.merge(happened);
-                steps += taken;
-            }
-            Err(Violation {
+    run_seeds("sim", MUST_HAPPEN, |seed, shown| {
+        run(seed, &mut Controller::new(plan(seed).config), shown).map_err(|violation| {
+            let Violation {
                 step,
                 invariant,
                 detail,
-            }) => panic!(
-                "seed {seed}, step {step}, invariant {invariant}: {detail}; reproduce with \
-                 SIM_SEED={seed} cargo test -p dstreams-control --test sim seeds"
-            ),
-        }
-    }
-    println!(
-        "{} seeds, {steps} steps in {:.1?}, of which\n{}",
-        seeds.end - seeds.start,
-        begun.elapsed(),
-        tally.lines()
-    );
-    let missing = tally.missing(MUST_HAPPEN);
-    assert!(
-        only.is_some() || missing.is_empty(),
-        "never happened: {missing:?}"
-    );
+            } = violation;
+            format!("step {step}, invariant {invariant}: {detail}")
+        })
+    });
 }
 
 #[test]
