@@ -20,7 +20,7 @@ const CATEGORY: i64 = 10;
 /// Times of joined records differ by this at most.
 const NEAR: Duration = Duration::from_secs(4);
 
-/// What the streams of a program read.
+/// The sources of a program.
 pub struct Inputs<'a> {
     pub ctx: &'a mut StreamContext,
     pub folder: &'a Path,
@@ -208,8 +208,8 @@ fn local_items(inputs: &mut Inputs<'_>, answer: &Answer) -> Outcome<()> {
     rows(&items, answer)
 }
 
-/// What a batch makes of the highest bid of an auction is added to the sums of its category, and what it was before is
-/// taken away.
+/// Keeps the sum of the highest bids of each category: a batch that raises one adds the new bid and subtracts the old
+/// one.
 fn average_prices(inputs: &mut Inputs<'_>, answer: &Answer) -> Outcome<()> {
     let prices = inputs.valid_bids()?.pairs();
     let prices = prices.map(|(id, (auction, bid))| ((id, auction.category), bid.price));

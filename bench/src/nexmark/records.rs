@@ -14,7 +14,7 @@ use dstreams::{Millis, Rdd, Record};
 
 use super::{INTERVAL_MS, Outcome, Size};
 
-/// Intervals in which no more events come: the longest window and the gap of sessions end.
+/// Empty intervals after the last event, enough to end the longest window and all sessions.
 const REST: u64 = 7;
 /// Records of the two streams of the join, in place of events: both have this place in an interval.
 const PAIRS: [&str; 2] = ["first", "second"];

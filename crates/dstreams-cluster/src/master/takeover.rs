@@ -1,4 +1,4 @@
-//! What a master with a state directory does about losses that the copies do not cover: it reads the journals of lost
+//! Recovers from losses that the copies do not cover, in a master with a state directory: it reads the journals of lost
 //! workers, and rebuilds lost state.
 
 use std::sync::Arc;

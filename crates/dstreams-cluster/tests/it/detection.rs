@@ -61,7 +61,7 @@ fn a_killed_worker_is_noticed_by_its_connection() {
     });
 }
 
-/// Its sockets stay open, and it goes on where it was: what it then says and writes counts for nothing.
+/// Its sockets stay open, and it continues where it stopped. Nothing that it sends or writes then has an effect.
 #[test]
 fn a_stopped_worker_is_given_up_within_the_bound_and_rejoins_clean() {
     block_on(async {
@@ -103,7 +103,7 @@ fn a_worker_that_is_stopped_for_a_moment_is_not_given_up() {
     });
 }
 
-/// What the worker says does not arrive, while it hears the master; then the other way round.
+/// First the messages of the worker are lost, and then those of the master.
 #[test]
 fn a_worker_that_is_cut_off_one_way_is_given_up_within_the_bound() {
     let Some(network) = network(3) else { return };

@@ -1,5 +1,5 @@
-//! All workers that have a partition of state, or a block, are lost at once. A program in a directory goes on in the same
-//! process of the master, and its batches are those of a run without faults.
+//! All workers with a partition of state, or with a block, are lost at once. A program that is kept in a directory
+//! continues in the same master process, and its batches are those of a run without faults.
 
 use std::process::Command;
 use std::time::Duration;

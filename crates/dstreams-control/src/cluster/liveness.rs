@@ -1,6 +1,6 @@
 //! [`Liveness`]: decides when a process that says nothing is given up.
 //!
-//! One for each connection; its reader feeds it. Three things are told apart that look alike from afar:
+//! Each connection has one, which its reader feeds. It distinguishes three cases that look alike from a distance:
 //!
 //! * **The other is silent**: stopped, hung, or what it sends does not arrive. Nothing was heard for the bound.
 //! * **The other does not hear**: what we send does not arrive. It is heard, but a probe has no answer for the bound.
@@ -30,7 +30,7 @@ pub enum Suspicion {
     Unanswered(Duration),
 }
 
-/// What to do after a look.
+/// What the reader of the connection does after it looked.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Look {
     /// Nothing, until the next tick.

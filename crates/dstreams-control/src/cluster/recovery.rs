@@ -50,7 +50,7 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// State is lost. During a recovery, that must begin anew.
+    /// State is lost. A recovery that is in progress must start over.
     pub const fn lost(&mut self) {
         self.lost = true;
     }
@@ -67,7 +67,7 @@ impl Recovery {
         self.lost && !self.running && self.finished.is_empty()
     }
 
-    /// A recovery begins, or begins anew. Runs of earlier eras change the state no more.
+    /// A recovery begins or starts over. Runs of earlier eras no longer change the state.
     pub const fn begin(&mut self) {
         self.lost = false;
         self.running = true;
