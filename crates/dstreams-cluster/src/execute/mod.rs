@@ -7,6 +7,7 @@
 
 mod dataset_cache;
 mod engine;
+mod era;
 mod launch;
 mod placement;
 mod pool;

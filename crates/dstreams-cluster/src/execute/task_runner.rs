@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLockReadGuard};
 
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -22,6 +22,7 @@ use dstreams::{BatchTime, Operator};
 use futures::{StreamExt, TryStreamExt};
 
 use super::dataset_cache::DatasetCache;
+use super::era::Era;
 use super::tasks::TaskLog;
 use crate::data::Peers;
 use crate::plan::exchange::{in_order, lanes, tag};
@@ -39,8 +40,8 @@ pub struct TaskRunner {
     pub peers: Peers,
     /// The engine's tasks that run or have ended here.
     pub tasks: Arc<TaskLog>,
-    /// Number of times that the states were rebuilt.
-    era: RwLock<u32>,
+    /// Which runs may change the states.
+    era: Era,
     config: SessionConfig,
     resources: Arc<RuntimeEnv>,
 }
@@ -87,7 +88,7 @@ impl TaskRunner {
             cache: DatasetCache::default(),
             peers,
             tasks: Arc::default(),
-            era: RwLock::default(),
+            era: Era::default(),
             config: SessionConfig::new().with_batch_size(rows_per_batch),
             resources: Arc::default(),
         }
@@ -166,10 +167,25 @@ impl TaskRunner {
         left
     }
 
-    /// Rejects changes by tasks of runs before this era from now on.
+    /// Rejects changes by tasks of runs before this era from now on. Does not wait for those in progress: see
+    /// [`wait_for_older_runs`](Self::wait_for_older_runs).
     pub fn invalidate(&self, era: u32) {
-        let mut now = self.era.write().unwrap_or_else(PoisonError::into_inner);
-        *now = era.max(*now);
+        self.era.begin(era);
+    }
+
+    /// Waits for changes by tasks of runs before this era, which may take as long as closures of the program do.
+    pub fn wait_for_older_runs(&self) {
+        self.era.wait_for_older();
+    }
+
+    /// Begins a change of the states, unless they were rebuilt since this run began.
+    fn change(&self, header: &StepHeader) -> dstreams::Result<RwLockReadGuard<'_, ()>> {
+        self.era.change(header.era).ok_or_else(|| {
+            retryable(format!(
+                "states were rebuilt since this run of batch {} began",
+                header.batch
+            ))
+        })
     }
 
     fn install(
@@ -179,10 +195,9 @@ impl TaskRunner {
         partition: usize,
         delta: &[RecordBatch],
     ) -> dstreams::Result<()> {
-        // Locked until the delta is installed.
-        // I6, and lock order L5 (ARCHITECTURE.md).
-        let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
-        check_era(header, *era)?;
+        // Until the delta is installed. I6, and lock order L5 (ARCHITECTURE.md).
+        let _change = self.change(header)?;
+        point("state:changes");
         let states = &self.states;
         states.install(state, partition, header.batch, header.before, delta)
     }
@@ -195,8 +210,7 @@ impl TaskRunner {
         rows: &[RecordBatch],
     ) -> dstreams::Result<Vec<RecordBatch>> {
         // Lock order L5 (ARCHITECTURE.md).
-        let era = self.era.read().unwrap_or_else(PoisonError::into_inner);
-        check_era(header, *era)?;
+        let _change = self.change(header)?;
         let states = &self.states;
         states.probe(step.state, partition, header.batch, &step.probe, rows)
     }
@@ -297,17 +311,6 @@ impl TaskRunner {
                 Some(due.map(due_rows).transpose()?.into_iter().collect())
             }
         })
-    }
-}
-
-/// Rejects tasks of a run that began before the states were rebuilt.
-fn check_era(header: &StepHeader, era: u32) -> dstreams::Result<()> {
-    match header.era < era {
-        false => Ok(()),
-        true => Err(retryable(format!(
-            "states were rebuilt since this run of batch {} began",
-            header.batch
-        ))),
     }
 }
 

@@ -224,6 +224,8 @@ async fn restore(
     let store = store.clone();
     let (site, partition) = (Arc::clone(site), partition as usize);
     blocking(move |runtime| {
+        // What tasks of earlier runs still change is part of what is replaced.
+        site.wait_for_older_runs();
         site.states.clear(partition)?;
         load(&store, runtime, &site.states, partition, &sources)
     })
@@ -248,6 +250,7 @@ async fn take_over(
     let (site, at) = (Arc::clone(site), partition as usize);
     let taken = blocking(move |_| {
         dstreams::internal::point("state:fetched");
+        site.wait_for_older_runs();
         let mut from = ByteInput::new(|| next.blocking_recv().transpose());
         site.states.import(at, &mut from)?;
         Ok(site.states.version(at))
