@@ -18,6 +18,7 @@ use super::cluster_state::ClusterState;
 use super::hub::Hub;
 use super::rebuild::StateRebuild;
 use crate::link::ToWorker;
+use crate::retry::retryable;
 
 /// The [`Workers`] of a cluster: carries out the controller's decisions on other machines.
 pub struct ClusterWorkers {
@@ -145,9 +146,19 @@ impl Workers for ClusterWorkers {
     }
 
     async fn table(&self, state: usize, batch: BatchTime) -> Result<Vec<Vec<RecordBatch>>> {
+        let unreadable = |state: &ClusterState| {
+            let lost = || {
+                state
+                    .versions
+                    .recovery
+                    .waits_for_commit()
+                    .then(lost_until_commit)
+            };
+            over(state).or_else(lost)
+        };
         tokio::select! {
             rows = self.batches.read_state(state, batch) => rows,
-            error = self.hub.until(over) => Err(error),
+            error = self.hub.until(unreadable) => Err(error),
         }
     }
 
@@ -189,6 +200,11 @@ impl Workers for ClusterWorkers {
         }
         usage
     }
+}
+
+/// The state is lost, and recovered once a batch is committed: an output of that batch may be who reads it.
+fn lost_until_commit() -> Error {
+    retryable("the state is lost; it is rebuilt once the batch before is committed")
 }
 
 /// Why nothing more is to be expected of the workers.

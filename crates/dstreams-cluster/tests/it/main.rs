@@ -51,6 +51,7 @@ mod scene;
 mod set_aside;
 mod set_aside_killed;
 mod sinks;
+mod slow_closures;
 mod slow_copies;
 mod soak;
 mod sources_end;

@@ -67,6 +67,13 @@ impl Recovery {
         self.lost && !self.running && self.finished.is_empty()
     }
 
+    /// Whether a recovery is due that waits for a batch to be committed. Nobody who reads the state may wait for that
+    /// recovery: the commit may wait for them.
+    #[must_use]
+    pub fn waits_for_commit(&self) -> bool {
+        self.lost && !self.running && !self.finished.is_empty()
+    }
+
     /// A recovery begins or starts over. Runs of earlier eras no longer change the state.
     pub const fn begin(&mut self) {
         self.lost = false;

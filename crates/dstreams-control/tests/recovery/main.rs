@@ -1,7 +1,8 @@
 //! All schedules of a small model of batches that run and are committed, and of state that is lost and recovered.
 //!
 //! The state is as of some batch, or lost. A run of the next batch begins on a state as of the last commit, and changes
-//! it when it ends; it is then asked for whether it may be committed, and is committed later. State is lost at any time.
+//! it when it ends; it is then asked for whether it may be committed. Its output reads the state, or is refused, and then
+//! it is committed. State is lost at any time.
 //! A recovery reads the last commit when it begins, and restores the state as of that before it ends. If state is lost
 //! again before it is restored, the recovery cannot end.
 //!
@@ -10,7 +11,7 @@
 //! | a recovery does not wait for batches that are about to be committed | wrong state |
 //! | a batch of an earlier era is committed; one is committed although state was lost | wrong state |
 //! | a batch that ends during a recovery is committed | wrong state |
-//! | a loss during a recovery is forgotten | stuck |
+//! | a loss during a recovery is forgotten; an output waits until it can read the state | stuck |
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -31,6 +32,7 @@ enum Fault {
     CommittedAfterLoss,
     CommittedDuringRecovery,
     LossDuringRecoveryForgotten,
+    ReadsWaitForCommit,
 }
 
 const FAULTS: &[Fault] = &[
@@ -39,6 +41,7 @@ const FAULTS: &[Fault] = &[
     Fault::CommittedAfterLoss,
     Fault::CommittedDuringRecovery,
     Fault::LossDuringRecoveryForgotten,
+    Fault::ReadsWaitForCommit,
 ];
 
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -47,6 +50,7 @@ enum Action {
     /// The tasks are done: the state has the changes of the batch, if they are of the present era.
     Ran,
     Finish,
+    Read,
     Commit,
     Lose,
     Begin,
@@ -54,7 +58,7 @@ enum Action {
     End,
 }
 
-use Action::{Begin, Commit, End, Finish as Ask, Lose, Ran, Restore, Run};
+use Action::{Begin, Commit, End, Finish as Ask, Lose, Ran, Read, Restore, Run};
 
 /// What may happen now depends on the history alone, so a history is a state.
 #[derive(Clone, Debug)]
@@ -68,6 +72,8 @@ struct World {
     run: Option<(u64, u32, bool)>,
     /// A batch that may be committed.
     finished: Option<u64>,
+    /// Whether its output has read the state, or was refused.
+    read: bool,
     /// What the recovery began with, whether state was lost since, and whether it was restored.
     recovering: Option<u64>,
     lost_since: bool,
@@ -84,6 +90,7 @@ impl World {
             committed: 0,
             run: None,
             finished: None,
+            read: false,
             recovering: None,
             lost_since: false,
             restored: false,
@@ -109,7 +116,12 @@ impl World {
             }
             Ran => self.run.is_some_and(|(_, _, ran)| !ran),
             Ask => self.run.is_some_and(|(_, _, ran)| ran),
-            Commit => self.finished.is_some(),
+            Read => {
+                let refused = self.machine.waits_for_commit()
+                    && self.fault != Some(Fault::ReadsWaitForCommit);
+                self.finished.is_some() && !self.read && (self.state.is_some() || refused)
+            }
+            Commit => self.finished.is_some() && self.read,
             Lose => self.losses < LOSSES,
             Begin => {
                 let anew = self.recovering.is_some() && self.machine.is_lost();
@@ -136,7 +148,9 @@ impl World {
                 }
             }
             Ask => self.ask(),
+            Read => self.read = true,
             Commit => {
+                self.read = false;
                 if let Some(batch) = self.finished.take() {
                     self.committed = batch;
                     self.machine.committed(BatchTime(batch));
@@ -199,7 +213,7 @@ fn explore(fault: Option<Fault>) -> Result<usize, String> {
     // By world: those that lead to it.
     let mut before: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     while let Some(at) = queue.pop_front() {
-        for action in [Run, Ran, Ask, Commit, Lose, Begin, Restore, End] {
+        for action in [Run, Ran, Ask, Read, Commit, Lose, Begin, Restore, End] {
             if !worlds[at].may(action) {
                 continue;
             }

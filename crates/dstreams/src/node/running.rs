@@ -196,6 +196,9 @@ impl Running {
     /// ([`register_table`](crate::StreamContext::register_table), [`register_fn`](crate::StreamContext::register_fn)). A
     /// state hides a table with its name.
     ///
+    /// On a cluster it waits while lost state is rebuilt. That waits for a batch that is about to be committed, so reads
+    /// meanwhile, such as those of that batch's own outputs, are retried for 15 s and then fail.
+    ///
     /// ```no_run
     /// # async fn ask(running: &dstreams::Running) -> Result<(), Box<dyn std::error::Error>> {
     /// let session = running.session().await?;
