@@ -203,6 +203,8 @@ impl Durable {
         // Lock order L1 in ARCHITECTURE.md: no lock of `Durable` is held here.
         checkpointed(*batch, checkpointed_blocks);
         lock(&self.offsets).checkpointed(checkpointed_blocks);
+        // A journal that is being adopted has another name afterwards.
+        let _alone = self.reading.blocking_lock();
         let ended = lock(&self.ended).checkpointed(checkpointed_blocks);
         let left = ended.remove();
         lock(&self.ended).append(left);
