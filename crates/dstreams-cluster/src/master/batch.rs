@@ -232,7 +232,7 @@ impl BatchRunner {
             gate.opened().await;
             let due = states(template, &shape);
             let installed = (batch, before, attempt);
-            self.states.install(installed, &due, snapshot).await;
+            self.states.install(installed, &due, snapshot).await?;
         }
         let mut outputs = Vec::new();
         if wanted == Wanted::States {

@@ -14,6 +14,7 @@ use super::state_versions::lost_state;
 use crate::execute::ClusterEngine;
 use crate::link::ToWorker;
 use crate::plan::{Gate, Shape};
+use crate::retry::retryable;
 use crate::worker::engine_name;
 
 /// The workers at the start of a run.
@@ -154,18 +155,26 @@ impl BatchStates {
     }
 
     /// Records that the primaries have installed the batch, makes the standbys install it, and waits for those that
-    /// had all batches before.
+    /// had all batches before. Fails if the states were rebuilt since the snapshot: what this run has changed is gone.
     pub async fn install(
         &self,
         (batch, before, attempt): (BatchTime, Option<PreviousBatch>, u32),
         states: &[(usize, usize)],
         snapshot: &Snapshot,
-    ) {
-        self.hub.change(|state| {
-            for (partition, ran) in (0u32..).zip(&snapshot.assignments) {
-                state.installed(ran.primary, partition, batch, None);
+    ) -> Result<(), Error> {
+        let current = self.hub.change(|state| {
+            let current = state.versions.era() == snapshot.era;
+            if current {
+                for (partition, ran) in (0u32..).zip(&snapshot.assignments) {
+                    state.installed(ran.primary, partition, batch, None);
+                }
             }
+            current
         });
+        if !current {
+            let message = format!("states were rebuilt since this run of batch {batch} began");
+            return Err(retryable(message));
+        }
         let (mut told, mut waiting) = (BTreeSet::new(), Vec::new());
         // A standby that is still receiving the whole state catches up by itself; a lost one never will.
         self.hub
@@ -197,6 +206,7 @@ impl BatchStates {
                 (done && followed).then_some(())
             })
             .await;
+        Ok(())
     }
 
     /// The slots of deltas of states, in both templates.
