@@ -41,6 +41,16 @@ pub enum Error {
         /// Lines in committed batches.
         counted: u64,
     },
+    /// The demo has counted a word otherwise than it was sent.
+    #[error("{word:?} was sent {sent} times and counted {counted} times; please report this")]
+    Miscounted {
+        /// The word.
+        word: String,
+        /// How often it is in the acknowledged lines.
+        sent: i64,
+        /// How often it was counted.
+        counted: i64,
+    },
     /// Sending failed.
     #[error("{}", of_client(.0))]
     Client(#[from] dstreams_client::Error),

@@ -26,11 +26,38 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Worker processes that this process started. Dropping it kills those that still run, and waits for them.
 pub struct Children {
-    pids: Vec<u32>,
+    /// Of each, its process id, and whether it is to be killed.
+    kill: Vec<(u32, Arc<AtomicBool>)>,
+    start: WorkerCommand,
+    ends: mpsc::UnboundedSender<WorkerEnd>,
     ended: mpsc::UnboundedReceiver<WorkerEnd>,
     left: usize,
-    kill: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// How a worker is started.
+struct WorkerCommand {
+    master: String,
+    cores: usize,
+    token: Option<String>,
+}
+
+impl WorkerCommand {
+    fn spawn(&self) -> std::io::Result<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["worker", "--json", "--master", &self.master])
+            .args(["--cores", &self.cores.to_string(), "--retry", RETRY_FOR])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C at the terminal must reach this process only, which ends its workers in order.
+            .process_group(0);
+        if let Some(token) = &self.token {
+            command.env("DSTREAMS_TOKEN", token);
+        }
+        command.spawn()
+    }
 }
 
 /// The line that a worker prints when it has joined.
@@ -42,47 +69,48 @@ struct Joined {
 impl Children {
     /// Starts `count` workers of the master at `master`, which share the cores of this machine.
     pub fn start(count: usize, master: &str, token: Option<&str>) -> Result<Self, Error> {
-        let own = std::env::current_exe().map_err(Error::Start)?;
         let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-        let cores = (cores / count).max(1).to_string();
-        let (sender, ended) = mpsc::unbounded_channel();
+        let (ends, ended) = mpsc::unbounded_channel();
         let mut children = Children {
-            pids: Vec::new(),
+            kill: Vec::new(),
+            start: WorkerCommand {
+                master: master.to_owned(),
+                cores: (cores / count).max(1),
+                token: token.map(str::to_owned),
+            },
+            ends,
             ended,
             left: 0,
-            kill: Arc::default(),
             threads: Vec::new(),
         };
         for _ in 0..count {
-            let mut command = Command::new(&own);
-            command
-                .args(["worker", "--json", "--master", master])
-                .args(["--cores", &cores, "--retry", RETRY_FOR])
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                // Ctrl-C at the terminal must reach this process only, which ends its workers in order.
-                .process_group(0);
-            if let Some(token) = token {
-                command.env("DSTREAMS_TOKEN", token);
-            }
-            let child = command.spawn().map_err(Error::Start)?;
-            children.attend(child, sender.clone())?;
+            children.add()?;
         }
         Ok(children)
     }
 
+    /// Starts one more worker.
+    pub fn add(&mut self) -> Result<(), Error> {
+        let child = self.start.spawn().map_err(Error::Start)?;
+        self.attend(child)
+    }
+
+    /// Kills a process (kill -9), if it is one of these.
+    pub fn kill(&self, pid: u32) {
+        let of = self.kill.iter().filter(|(of, _)| *of == pid);
+        of.for_each(|(_, kill)| kill.store(true, Ordering::Relaxed));
+    }
+
     /// Starts threads that forward a child's output and wait for its end.
-    fn attend(
-        &mut self,
-        mut child: Child,
-        ended: mpsc::UnboundedSender<WorkerEnd>,
-    ) -> Result<(), Error> {
-        let pid = child.id();
-        let (number, kill) = (Arc::new(AtomicU32::new(0)), Arc::clone(&self.kill));
+    fn attend(&mut self, mut child: Child) -> Result<(), Error> {
+        let (pid, ended) = (child.id(), self.ends.clone());
+        let (number, kill) = (
+            Arc::new(AtomicU32::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let said = (child.stdout.take(), child.stderr.take());
         self.left += 1;
-        self.pids.push(pid);
+        self.kill.push((pid, Arc::clone(&kill)));
         let known = Arc::clone(&number);
         // The thread that can kill the child comes first: nothing may fail before it runs.
         self.thread(move || {
@@ -112,7 +140,7 @@ impl Children {
 
     /// Whether `pid` is one of these processes.
     pub fn has(&self, pid: u32) -> bool {
-        self.pids.contains(&pid)
+        self.kill.iter().any(|(of, _)| *of == pid)
     }
 
     /// Number of processes that have not ended.
@@ -140,7 +168,9 @@ impl Children {
 
 impl Drop for Children {
     fn drop(&mut self) {
-        self.kill.store(true, Ordering::Relaxed);
+        for (_, kill) in &self.kill {
+            kill.store(true, Ordering::Relaxed);
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

@@ -110,6 +110,26 @@ impl Workers {
             .map_or(Vec::new(), |status| status.workers)
     }
 
+    /// The status of the cluster.
+    pub fn status(&self) -> Option<ClusterStatus> {
+        self.engine.cluster()
+    }
+
+    /// Kills the one of our own processes that joined first, and starts another one. Returns its status, or `None` if
+    /// none has joined.
+    pub fn replace_oldest(&mut self) -> Result<Option<WorkerStatus>, Error> {
+        let own = self.now().into_iter();
+        let oldest = own.filter(|worker| self.is_own(worker.pid));
+        let Some(oldest) = oldest.min_by_key(|worker| worker.id) else {
+            return Ok(None);
+        };
+        if let Some(children) = &mut self.children {
+            children.add()?;
+            children.kill(oldest.pid);
+        }
+        Ok(Some(oldest))
+    }
+
     /// Reports joins and departures. Returns only when all workers that this process started have ended
     /// and there is no other. Cancel-safe.
     pub async fn watch(&mut self) -> Error {

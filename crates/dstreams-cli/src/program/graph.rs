@@ -34,6 +34,9 @@ pub struct Program {
     /// The state directory, if any.
     #[arg(long)]
     state: Option<PathBuf>,
+    /// Whether to count the words since the start, besides those of the window.
+    #[arg(long)]
+    totals: bool,
 }
 
 impl Program {
@@ -45,6 +48,7 @@ impl Program {
             text,
             lines,
             state: None,
+            totals: false,
         })
     }
 
@@ -53,6 +57,12 @@ impl Program {
         let state = state.map(std::path::absolute).transpose();
         self.state = state.map_err(|error| Error::Usage(format!("--state: {error}")))?;
         Ok(self)
+    }
+
+    /// The same, which also counts the words since the start.
+    pub fn with_totals(mut self) -> Self {
+        self.totals = true;
+        self
     }
 
     /// A program that receives lines from clients only.
@@ -86,6 +96,9 @@ impl Program {
         if let Some(state) = &self.state {
             arguments.extend(["--state".to_owned(), state.display().to_string()]);
         }
+        if self.totals {
+            arguments.push("--totals".to_owned());
+        }
         arguments
     }
 
@@ -113,12 +126,12 @@ impl Program {
             (Some(lines), None) | (None, Some(lines)) => lines,
             (None, None) => ctx.queue::<String>(LINES).1,
         };
-        let counts = lines
+        let words = lines
             .flat_map::<String>(|line, out| text::words(line).for_each(|word| out.push(word)))
-            .keyed()
-            .window_agg(self.window, self.interval, agg::count())?;
+            .keyed();
+        let counts = words.window_agg(self.window, self.interval, agg::count())?;
         // Summed on the workers: only one row goes to the process that prints it.
-        let words = counts
+        let window_words = counts
             .pairs()
             .sql::<i64>("select coalesce(sum(value), 0) from this")?;
 
@@ -127,7 +140,12 @@ impl Program {
         counts
             .top(TOP)
             .for_each_rdd(move |rdd| top.top(rdd.collect()));
-        words.for_each_rdd(move |rdd| total.window_words(rdd.collect()));
+        window_words.for_each_rdd(move |rdd| total.window_words(rdd.collect()));
+        if self.totals {
+            let (totals, changed) = (words.running_agg("totals", agg::count())?, outcome.clone());
+            let totals = totals.changes();
+            totals.for_each_rdd(move |rdd| changed.totals(rdd.collect()));
+        }
         ctx.add_listener(outcome);
         Ok(ctx)
     }

@@ -1,7 +1,7 @@
 //! Results of batches, from the commit to the code that prints them.
 //!
-//! Two outputs (the top ten, the number of words) provide the words when a batch is committed; the batch's
-//! report right after provides the times. Together they are a [`BatchResults`].
+//! The outputs (the top ten, the number of words, changed totals) provide the words when a batch is committed; the
+//! batch's report right after provides the times. Together they are a [`BatchResults`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct BatchResults {
     pub window_words: i64,
     /// The most frequent words of the window: by count, then by word.
     pub top: Vec<(String, i64)>,
+    /// The counts since the start of this batch's words, if the program has them.
+    pub totals: Vec<(String, i64)>,
     pub processing: Duration,
     pub scheduling_delay: Duration,
 }
@@ -54,6 +56,7 @@ struct Shared {
 struct Half {
     top: Result<Vec<(String, i64)>>,
     window_words: Result<i64>,
+    totals: Result<Vec<(String, i64)>>,
 }
 
 impl Default for Half {
@@ -61,6 +64,7 @@ impl Default for Half {
         Half {
             top: Ok(Vec::new()),
             window_words: Ok(0),
+            totals: Ok(Vec::new()),
         }
     }
 }
@@ -87,6 +91,11 @@ impl Outcome {
         self.half().window_words = records.map(|records| records.iter().sum());
     }
 
+    /// Sets the counts since the start that the batch has changed.
+    pub fn totals(&self, totals: Result<Vec<(String, i64)>>) {
+        self.half().totals = totals;
+    }
+
     fn half(&self) -> MutexGuard<'_, Half> {
         self.0.half.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,6 +110,7 @@ impl Listener for Outcome {
                 records: report.records,
                 window_words: half.window_words?,
                 top,
+                totals: half.totals?,
                 processing: report.processing_time(),
                 scheduling_delay: report.scheduling_delay(),
             })

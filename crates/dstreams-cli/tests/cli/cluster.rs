@@ -498,6 +498,40 @@ fn a_demo_on_workers_counts_what_it_sends() {
     assert_eq!((acknowledged, counted), (fed, fed), "{said}");
 }
 
+/// Its own comparison of all words with those sent is the check; a wrong count ends it with an error.
+#[test]
+fn a_demo_with_faults_kills_workers_and_counts_every_word() {
+    let _alone = alone();
+    let arguments = [
+        "demo",
+        "--workers",
+        "2",
+        "--kill-every",
+        "3s",
+        "--batches",
+        "16",
+        "--rate",
+        "500",
+    ];
+    let output = run(&arguments, b"");
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    let warned = message(output, 0);
+    let killed = warned
+        .lines()
+        .filter(|line| line.contains(": kills worker "));
+    let killed = killed.count();
+    assert!(killed > 0, "{warned}");
+    assert!(warned.contains("SIGKILL"), "{warned}");
+    let last = said.lines().last().unwrap();
+    let numbers: Vec<usize> = last.split(' ').flat_map(str::parse).collect();
+    assert_eq!(numbers[0], killed, "{said}");
+    assert!(numbers[1] > 1_000, "{said}");
+    assert!(
+        last.ends_with("were counted as often as they were sent"),
+        "{said}"
+    );
+}
+
 #[test]
 fn wrong_usage_of_cluster_commands_is_explained() {
     for (arguments, wanted) in [
@@ -526,6 +560,11 @@ fn wrong_usage_of_cluster_commands_is_explained() {
         (
             &["master", "--listen", LOOPBACK, "--partitions", "129"],
             "--partitions",
+        ),
+        (&["demo", "--kill-every", "5s"], "--workers"),
+        (
+            &["demo", "--workers", "3", "--kill-every", "10ms"],
+            "shorter than 1s",
         ),
         (&["status"], "--master"),
     ] {

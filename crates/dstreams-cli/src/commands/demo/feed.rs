@@ -1,5 +1,6 @@
 //! The feed of the demo: random lines at a fixed rate, through the client library.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +23,14 @@ const SEED: u64 = 2013;
 pub struct Producer {
     stop: Option<oneshot::Sender<()>>,
     acknowledged: Arc<AtomicU64>,
-    task: JoinHandle<Result<Report, ClientError>>,
+    task: JoinHandle<Result<Fed, ClientError>>,
+}
+
+/// The lines that were sent, all of them acknowledged.
+pub struct Fed {
+    pub report: Report,
+    /// How often each word is in them.
+    pub words: HashMap<String, i64>,
 }
 
 impl Producer {
@@ -58,10 +66,10 @@ impl Producer {
     }
 
     /// Stops the producer; returns when all sent lines are acknowledged.
-    pub async fn finish(mut self) -> Result<Report, Error> {
+    pub async fn finish(mut self) -> Result<Fed, Error> {
         drop(self.stop.take());
         match (&mut self.task).await {
-            Ok(report) => Ok(report?),
+            Ok(fed) => Ok(fed?),
             Err(gone) => Err(Error::Start(gone.into())),
         }
     }
@@ -78,7 +86,7 @@ async fn send(
     rate: u64,
     acknowledged: Arc<AtomicU64>,
     mut stopped: oneshot::Receiver<()>,
-) -> Result<Report, ClientError> {
+) -> Result<Fed, ClientError> {
     let mut source = Lines::new(SEED);
     let mut text = Vec::new();
     let mut ticks = interval(SEND_INTERVAL);
@@ -99,5 +107,7 @@ async fn send(
         lines.send_text(&text).await?;
         acknowledged.store(lines.acknowledged(), Ordering::Relaxed);
     }
-    lines.finish().await
+    let report = lines.finish().await?;
+    let words = source.counts();
+    Ok(Fed { report, words })
 }

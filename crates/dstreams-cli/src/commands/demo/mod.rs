@@ -1,5 +1,6 @@
 //! `dstreams demo`: the engine at work, fed through the client library over loopback.
 
+mod faults;
 mod feed;
 mod screen;
 mod zipf;
@@ -8,11 +9,11 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use dstreams::Summary;
-use dstreams_client::Report;
-use dstreams_cluster::app::{ClusterArgs, DRAIN};
+use dstreams_cluster::app::{ClusterArgs, DRAIN, duration};
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::feed::Producer;
+use self::faults::Faults;
+use self::feed::{Fed, Producer};
 use self::screen::{CurrentStatus, Screen};
 use crate::arguments::Times;
 use crate::cluster::{Gathering, ReportTo, Workers, watch};
@@ -24,6 +25,9 @@ use crate::program::{BatchResults, LINES, Program, WordCount};
 
 /// How often the screen is redrawn between batches, for memory and feed.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The shortest time between two faults.
+const SHORTEST_KILL_EVERY: Duration = Duration::from_secs(1);
 
 /// See the engine at work: random words, counted over a window, live
 ///
@@ -40,6 +44,10 @@ pub struct DemoArgs {
     /// Run on N worker processes, started and ended with this one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
+    /// Kill a worker every so often (kill -9) and start another one; at the end, compare the count of every word with
+    /// the lines that were sent. The program is kept in a temporary directory
+    #[arg(long, value_name = "D", requires = "workers", value_parser = kill_every)]
+    kill_every: Option<Duration>,
     /// End after N batches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batches: Option<u64>,
@@ -51,13 +59,23 @@ pub struct DemoArgs {
 /// Runs the command.
 pub async fn run(args: DemoArgs) -> Result<(), Error> {
     let mut ending = Ending::new(DRAIN)?;
-    let program = Program::of_clients(&args.times)?;
+    let mut faults = args.kill_every.map(Faults::every).transpose()?;
+    let mut program = Program::of_clients(&args.times)?;
+    if let Some(faults) = &faults {
+        program = faults.program(program)?;
+    }
     let (mut shown, address) = tokio::select! {
         started = start(&args, &program) => started?,
         _ = ending.next() => return Ok(()),
     };
     let window = program.window;
-    let ended = show(&args, window, &address, &mut shown, &mut ending).await;
+    let ended = show(
+        (&args, window, &address),
+        &mut shown,
+        &mut faults,
+        &mut ending,
+    )
+    .await;
     if ended.is_err() {
         shown.program.abandon().await;
     }
@@ -65,17 +83,25 @@ pub async fn run(args: DemoArgs) -> Result<(), Error> {
         workers.finish().await;
     }
     let DemoResult { fed, done } = ended?;
-    let (acknowledged, counted) = (fed.records_acknowledged, done.records);
+    let sent = &fed.report;
+    let (acknowledged, counted) = (sent.records_acknowledged, done.records);
     if counted < acknowledged {
         return Err(Error::Lost {
             acknowledged,
             counted,
         });
     }
-    let total = format!(
+    let mut total = format!(
         "fed {} lines, {acknowledged} acknowledged; counted {counted} in {} batches",
-        fed.records_sent, done.batches
+        sent.records_sent, done.batches
     );
+    if let Some(faults) = faults {
+        total += "\n";
+        total += &match counted == acknowledged {
+            true => faults.check(&fed.words)?,
+            false => "others fed it too, so the counts of words are not compared".to_owned(),
+        };
+    }
     let shown = async {
         print_line(&total).await?;
         written().await
@@ -95,7 +121,7 @@ struct DemoView {
 
 /// The result of the demo.
 struct DemoResult {
-    fed: Report,
+    fed: Fed,
     done: Summary,
 }
 
@@ -116,16 +142,16 @@ async fn start(args: &DemoArgs, program: &Program) -> Result<(DemoView, String),
 
 /// Feeds the program and shows it, until it has stopped.
 async fn show(
-    args: &DemoArgs,
-    window: Duration,
-    address: &str,
+    (args, window, address): (&DemoArgs, Duration, &str),
     shown: &mut DemoView,
+    faults: &mut Option<Faults>,
     ending: &mut Ending,
 ) -> Result<DemoResult, Error> {
     let mut feed = Producer::start(address, LINES, args.rate).await?;
     let how = format!("dstreams send {address} --stream {LINES} FILE");
     let mut view = View::open(args, window, how).await?;
-    watch_batches(shown, &mut feed, &mut view, ending, args.batches).await?;
+    let watched = (&mut *shown, &mut feed, &mut view);
+    watch_batches(watched, faults, ending, args.batches).await?;
     // Restores the terminal.
     drop(view);
 
@@ -140,7 +166,11 @@ async fn show(
     engine.request_stop_within(DRAIN);
     loop {
         tokio::select! {
-            found = shown.program.next() => if found?.is_none() { break },
+            found = shown.program.next() => match (found?, &mut *faults) {
+                (Some(found), Some(faults)) => faults.batch(found.totals),
+                (Some(_), None) => {}
+                (None, _) => break,
+            },
             error = watch(&mut shown.workers) => return Err(error),
             end = ending.next() => match end {
                 End::Gracefully | End::AtOnce => engine.request_abort(),
@@ -154,9 +184,8 @@ async fn show(
 
 /// Shows batches until there were enough, or the user quits.
 async fn watch_batches(
-    shown: &mut DemoView,
-    feed: &mut Producer,
-    view: &mut View,
+    (shown, feed, view): (&mut DemoView, &mut Producer, &mut View),
+    faults: &mut Option<Faults>,
     ending: &mut Ending,
     batches: Option<u64>,
 ) -> Result<(), Error> {
@@ -166,7 +195,10 @@ async fn watch_batches(
     while left != Some(0) {
         tokio::select! {
             found = shown.program.next() => match found? {
-                Some(found) => {
+                Some(mut found) => {
+                    if let Some(faults) = faults {
+                        faults.batch(std::mem::take(&mut found.totals));
+                    }
                     let now = shown.now(feed);
                     tokio::select! {
                         drawn = view.batch(found, &now) => drawn?,
@@ -182,6 +214,9 @@ async fn watch_batches(
             error = watch(&mut shown.workers) => return Err(error),
             _ = ending.next() => return Ok(()),
             () = view.quit() => return Ok(()),
+            () = faults::next(faults) => if let Some(faults) = faults {
+                faults.strike(&mut shown.workers)?;
+            },
             _ = ticks.tick() => {}
         }
         view.draw(&shown.now(feed))?;
@@ -189,11 +224,20 @@ async fn watch_batches(
     Ok(())
 }
 
+/// Parses the time between two faults: a worker needs about a second to join.
+fn kill_every(text: &str) -> Result<Duration, String> {
+    let every = duration(text)?;
+    match every < SHORTEST_KILL_EVERY {
+        true => Err(format!("it is shorter than {SHORTEST_KILL_EVERY:?}")),
+        false => Ok(every),
+    }
+}
+
 impl DemoView {
     fn now(&self, feed: &Producer) -> CurrentStatus {
         CurrentStatus {
             status: self.program.status(),
-            workers: self.workers.as_ref().map_or(Vec::new(), Workers::now),
+            cluster: self.workers.as_ref().and_then(Workers::status),
             acknowledged: feed.acknowledged(),
         }
     }
@@ -231,7 +275,8 @@ impl View {
             }
             View::Plain(interval) => {
                 table::batch(&found, *interval).await?;
-                for worker in &now.workers {
+                let workers = now.cluster.iter().flat_map(|cluster| &cluster.workers);
+                for worker in workers {
                     table::worker(worker).await?;
                 }
                 Ok(())

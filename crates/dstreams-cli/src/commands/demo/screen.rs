@@ -5,7 +5,7 @@ use std::io::{self, Stdout, Write};
 use std::time::Duration;
 
 use dstreams::Status;
-use dstreams_cluster::WorkerStatus;
+use dstreams_cluster::ClusterStatus;
 use dstreams_cluster::app::Console;
 use indicatif::{HumanBytes, HumanCount};
 use ratatui::backend::TermionBackend;
@@ -33,8 +33,8 @@ const BAR_COLUMNS: usize = 40;
 /// The current status of the program and its workers.
 pub struct CurrentStatus {
     pub status: Status,
-    /// Empty if it runs in this process alone.
-    pub workers: Vec<WorkerStatus>,
+    /// `None` if it runs in this process alone.
+    pub cluster: Option<ClusterStatus>,
     /// Number of acknowledged lines.
     pub acknowledged: u64,
 }
@@ -184,7 +184,11 @@ fn read_keys(pressed: &mpsc::Sender<()>) {
 
 impl ScreenContent {
     fn draw(&self, frame: &mut Frame, now: &CurrentStatus, foot_text: &str) {
-        let of_workers = match now.workers.len() {
+        let workers = now
+            .cluster
+            .as_ref()
+            .map_or(0, |cluster| cluster.workers.len());
+        let of_workers = match workers {
             0 => 0,
             workers => workers as u16 + 2,
         };
@@ -203,7 +207,9 @@ impl ScreenContent {
         frame.render_widget(self.head().bold().reversed(), head);
         self.draw_words(frame, words);
         self.draw_numbers(frame, numbers, now);
-        draw_workers(frame, workers, &now.workers);
+        if let Some(cluster) = &now.cluster {
+            draw_workers(frame, workers, cluster);
+        }
         let most = HumanCount(self.rates.iter().copied().max().unwrap_or(0));
         curve(
             frame,
@@ -298,9 +304,9 @@ impl ScreenContent {
     }
 }
 
-/// A line for each worker: its blocks, its partitions and its memory.
-fn draw_workers(frame: &mut Frame, area: Rect, workers: &[WorkerStatus]) {
-    let rows = workers.iter().map(|worker| {
+/// A line for each worker: its blocks, its partitions and its memory; and how many were lost.
+fn draw_workers(frame: &mut Frame, area: Rect, cluster: &ClusterStatus) {
+    let rows = cluster.workers.iter().map(|worker| {
         let [name, blocks, partitions, memory] = of_worker(worker);
         let partitions = format!("partitions {partitions}");
         Row::new([
@@ -316,7 +322,12 @@ fn draw_workers(frame: &mut Frame, area: Rect, workers: &[WorkerStatus]) {
         Constraint::Fill(1),
         Constraint::Length(12),
     ];
-    let block = Block::bordered().title(" workers ");
+    let title = match (cluster.losses, cluster.rebuilds) {
+        (0, _) => " workers ".to_owned(),
+        (lost, 0) => format!(" workers, {lost} lost "),
+        (lost, rebuilds) => format!(" workers, {lost} lost, state rebuilt {rebuilds} times "),
+    };
+    let block = Block::bordered().title(title);
     frame.render_widget(Table::new(rows, widths).block(block), area);
 }
 

@@ -1,6 +1,8 @@
 //! Random lines with word frequencies as in a language (Zipf): the word of rank r is 1/r as frequent as
 //! the first. The same lines in every run.
 
+use std::collections::HashMap;
+
 /// Number of different words.
 const WORDS: usize = 20_000;
 /// Words per line.
@@ -18,6 +20,8 @@ pub struct Lines {
     words: Vec<String>,
     /// For each word, the sum of the weights up to it.
     sums: Vec<f64>,
+    /// For each word, how often it was drawn.
+    drawn: Vec<i64>,
     random: u64,
 }
 
@@ -39,6 +43,7 @@ impl Lines {
         Lines {
             words: words.collect(),
             sums: sums.collect(),
+            drawn: vec![0; WORDS],
             random: seed,
         }
     }
@@ -55,10 +60,23 @@ impl Lines {
         text.push(b'\n');
     }
 
+    /// How often each word is in the lines so far.
+    pub fn counts(&self) -> HashMap<String, i64> {
+        let mut counts = HashMap::new();
+        let drawn = self.words.iter().zip(&self.drawn);
+        for (word, drawn) in drawn.filter(|(_, drawn)| **drawn > 0) {
+            *counts.entry(word.clone()).or_default() += drawn;
+        }
+        counts
+    }
+
     fn draw(&mut self) -> &str {
         let whole = self.sums.last().copied().unwrap_or_default();
         let at = whole * (self.bits() >> 11) as f64 / (1u64 << 53) as f64;
         let rank = self.sums.partition_point(|sum| *sum <= at);
+        if let Some(drawn) = self.drawn.get_mut(rank) {
+            *drawn += 1;
+        }
         self.words.get(rank).map_or("", String::as_str)
     }
 
