@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dstreams_client::{Client, Options};
-use dstreams_cluster::Master;
 
 use crate::dir::Dir;
-use crate::process::{How, Process, master_options};
+use crate::process::{How, master_options, start};
 use crate::program::{block_on, soon, until};
 use crate::scene::{OTHER, SMALLEST_MEMORY, Scene, Setup};
 use crate::stateless;
@@ -161,13 +160,12 @@ fn a_batch_waits_for_space_for_its_exchanges() {
         let (ctx, queue) = stateless::program(&found);
         let mut options = master_options();
         options.partitions = Some(2);
-        let master = Master::listen(ctx, options).await.unwrap();
         let how = How {
             exchanges: Some(disk.dir.path().to_owned()),
             ..How::default()
         };
-        let _worker = Process::start(stateless::WORKER, master.address(), &how);
-        let cluster = soon("the worker", master.start()).await.unwrap();
+        let of = (stateless::WORKER, &[how][..]);
+        let (cluster, _workers, _) = start(ctx, options, of).await;
         queue.push(0..100).await.unwrap();
         // Time in which neither the batch nor the program may end.
         let ended = cluster

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use dstreams::record::batch_of;
 use dstreams::{BoxError, Generator, Ingest, Record, Source, StopSignal, StreamContext};
-use dstreams_cluster::{Master, RunningCluster};
+use dstreams_cluster::RunningCluster;
 
 use crate::killed::new_dir;
-use crate::process::{How, Process, be_worker, master_options};
+use crate::process::{self, How, Process, be_worker, master_options};
 use crate::program::{block_on, soon, until};
 
 /// Environment variable with the program's directory, for worker processes.
@@ -67,23 +67,20 @@ fn a_worker() {
     be_worker(|| kept(Path::new(&place), &Found::default()));
 }
 
-fn worker(dir: &Path, master: &str) -> Process {
-    let how = How {
+const WORKER: &str = "own_source::a_worker";
+
+fn how(dir: &Path) -> How {
+    How {
         place: Some((PLACE, dir.display().to_string())),
         ..How::default()
-    };
-    Process::start("own_source::a_worker", master, &how)
+    }
 }
 
 async fn start(dir: &Path, found: &Found) -> (RunningCluster, Vec<Process>, String) {
     let mut options = master_options();
-    options.workers = WORKERS;
     options.partitions = Some(2);
-    let master = Master::listen(kept(dir, found), options).await.unwrap();
-    let address = master.address().to_owned();
-    let workers = (0..WORKERS).map(|_| worker(dir, &address)).collect();
-    let cluster = soon("the workers", master.start()).await.unwrap();
-    (cluster, workers, address)
+    let how = vec![how(dir); WORKERS];
+    process::start(kept(dir, found), options, (WORKER, &how)).await
 }
 
 /// Waits until `more` further records of both are in batches.
@@ -109,7 +106,7 @@ fn sources_resume_on_another_worker_and_after_a_restart() {
             more(&found, 100).await;
             one.kill();
             until("its loss", || cluster.status().workers.len() < WORKERS).await;
-            *one = worker(&dir, &address);
+            *one = Process::start(WORKER, &address, &how(&dir));
             until("the other", || cluster.status().workers.len() == WORKERS).await;
         }
         more(&found, 100).await;

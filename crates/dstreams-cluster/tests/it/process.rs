@@ -5,7 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dstreams::StreamContext;
-use dstreams_cluster::{MasterOptions, WorkerOptions, run_worker};
+use dstreams_cluster::{Master, MasterOptions, RunningCluster, WorkerOptions, run_worker};
+
+use crate::program::soon;
 
 /// How long workers may be silent in tests of other things: two loaded cores may hold up a process of a debug build for
 /// longer than the default.
@@ -125,6 +127,22 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Starts a program on a worker process for each of `how`, which runs the test `worker`; returns the master's address
+/// too.
+pub async fn start(
+    ctx: StreamContext,
+    mut options: MasterOptions,
+    (worker, how): (&str, &[How]),
+) -> (RunningCluster, Vec<Process>, String) {
+    options.workers = how.len();
+    let master = Master::listen(ctx, options).await.unwrap();
+    let address = master.address().to_owned();
+    let workers = how.iter().map(|how| Process::start(worker, &address, how));
+    let workers = workers.collect();
+    let cluster = soon("the workers", master.start()).await.unwrap();
+    (cluster, workers, address)
 }
 
 /// In a process that was started as a worker: runs one until the program ends.

@@ -11,10 +11,9 @@ use dstreams::arrow::array::RecordBatch;
 use dstreams::{
     BatchTime, BoxError, Config, Generator, Guarantee, Prepared, Sink, StreamContext, async_trait,
 };
-use dstreams_cluster::Master;
 
 use crate::killed::new_dir;
-use crate::process::{How, Process, be_worker, master_options};
+use crate::process::{How, be_worker, master_options, start};
 use crate::program::{block_on, soon, until};
 
 /// Environment variable with the program's directory, for worker processes.
@@ -94,14 +93,13 @@ fn committed_batches_are_not_prepared_again() {
         for _ in 0..2 {
             let before = committed();
             let mut options = master_options();
-            (options.workers, options.partitions) = (1, Some(PARTITIONS));
-            let master = Master::listen(program(&dir), options).await.unwrap();
+            options.partitions = Some(PARTITIONS);
             let how = How {
                 place: Some((PLACE, dir.display().to_string())),
                 ..How::default()
             };
-            let _worker = Process::start("replayed::a_worker", master.address(), &how);
-            let cluster = soon("the worker", master.start()).await.unwrap();
+            let of = ("replayed::a_worker", &[how][..]);
+            let (cluster, _workers, _) = start(program(&dir), options, of).await;
             until("batches", || committed().len() >= before.len() + 4).await;
             soon("the stop", cluster.running.stop()).await.unwrap();
         }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use dstreams::record::records_of;
 use dstreams::{Clients, StreamContext, agg::count, text::words};
 use dstreams_client::{Client, Options};
-use dstreams_cluster::{ClusterStatus, Master, RunningCluster, WorkerStatus};
+use dstreams_cluster::{ClusterStatus, RunningCluster, WorkerStatus};
 
-use crate::process::{How, PATIENT, Process, be_worker, master_options};
+use crate::process::{How, PATIENT, Process, be_worker, master_options, start};
 use crate::program::{send_numbered, soon, until};
 
 /// Length of the window in intervals.
@@ -182,14 +182,10 @@ impl Scene {
         options.listen = setup.listen.clone();
         options.advertise = setup.advertise.clone();
         options.token = setup.token.clone();
-        options.workers = setup.workers.len();
         options.partitions = Some(PARTITIONS);
         let program = program(&found, setup.asked);
-        let master = Master::listen(program, options).await.unwrap();
-        let address = master.address().to_owned();
-        let start = |how: &How| Process::start(worker(setup.asked), &address, how);
-        let workers: Vec<_> = setup.workers.iter().map(start).collect();
-        let cluster = soon("the workers", master.start()).await.unwrap();
+        let of = (worker(setup.asked), &setup.workers[..]);
+        let (cluster, workers, address) = start(program, options, of).await;
         let aim = cluster.status().workers.into_iter();
         let mut aim = aim.filter(|worker| setup.aimed && worker.pid == workers[0].pid());
         let addresses = match aim.next() {

@@ -13,10 +13,10 @@ use dstreams::{
     async_trait,
 };
 use dstreams_client::{Client, Options};
-use dstreams_cluster::{Master, RunningCluster};
+use dstreams_cluster::RunningCluster;
 
 use crate::dir::Dir;
-use crate::process::{How, Process, be_worker, master_options};
+use crate::process::{How, Process, be_worker, master_options, start};
 use crate::program::{INTERVAL, Live, Program, block_on, small, soon, until};
 use crate::workers::{Workers, cluster};
 
@@ -370,12 +370,9 @@ fn prepared_values_of_all_workers_reach_the_commit() {
         let sink = Where::default();
         let seen = Arc::clone(&sink.seen);
         let mut options = master_options();
-        (options.workers, options.partitions) = (2, Some(4));
-        let master = Master::listen(program(sink), options).await.unwrap();
-        let address = master.address().to_owned();
-        let start = || Process::start("sinks::a_worker", &address, &How::default());
-        let workers = [start(), start()];
-        let cluster = soon("the workers", master.start()).await.unwrap();
+        options.partitions = Some(4);
+        let of = ("sinks::a_worker", &[How::default(), How::default()][..]);
+        let (cluster, workers, address) = start(program(sink), options, of).await;
         let client = Client::connect(address.clone(), Options::default())
             .await
             .unwrap();

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use dstreams::{Queue, StreamContext, Track, Values};
-use dstreams_cluster::{Master, MasterOptions, RunningCluster};
+use dstreams_cluster::{MasterOptions, RunningCluster};
 
 use crate::killed::new_dir;
-use crate::process::{How, Process, be_worker};
+use crate::process::{self, How, Process, be_worker};
 use crate::program::{block_on, soon, until};
 
 /// Environment variable with the program's directory, for worker processes.
 const PLACE: &str = "DSTREAMS_TEST_SLOW_CLOSURES";
+const WORKER: &str = "slow_closures::a_worker";
 const WORKERS: usize = 2;
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long the slow call takes.
@@ -106,16 +107,13 @@ impl Cluster {
         dstreams_cluster::logs::to_stderr();
         let (dir, output) = (new_dir(), Arc::<Output>::default());
         let mut options = MasterOptions::default();
-        options.workers = WORKERS;
         options.partitions = Some(WORKERS);
         options.standbys = standbys;
         options.silence = SILENCE;
         let (ctx, queue) = program(&dir, &output);
-        let master = Master::listen(ctx, options).await.unwrap();
-        let address = master.address().to_owned();
-        let worker = || worker(&dir, &address);
-        let workers = (0..WORKERS).map(|_| worker()).collect();
-        let running = Arc::new(soon("the workers", master.start()).await.unwrap());
+        let how = vec![how(&dir); WORKERS];
+        let (running, workers, address) = process::start(ctx, options, (WORKER, &how)).await;
+        let running = Arc::new(running);
         output.cluster.set(Arc::downgrade(&running)).unwrap();
         Cluster {
             dir,
@@ -153,12 +151,11 @@ impl Cluster {
     }
 }
 
-fn worker(dir: &Path, master: &str) -> Process {
-    let how = How {
+fn how(dir: &Path) -> How {
+    How {
         place: Some((PLACE, dir.display().to_string())),
         ..How::default()
-    };
-    Process::start("slow_closures::a_worker", master, &how)
+    }
 }
 
 /// The link of the other worker stays alive while a closure changes a state that is about to be replaced.
@@ -200,7 +197,7 @@ fn an_output_that_reads_lost_state_gets_an_error_and_its_batch_is_committed() {
         cluster.workers.clear();
         cluster.workers_are(0).await;
         for _ in 0..WORKERS {
-            let worker = worker(&cluster.dir, &cluster.address);
+            let worker = Process::start(WORKER, &cluster.address, &how(&cluster.dir));
             cluster.workers.push(worker);
         }
         cluster.workers_are(WORKERS).await;

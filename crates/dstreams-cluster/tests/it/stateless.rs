@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use dstreams::agg::count;
 use dstreams::{Queue, StreamContext};
-use dstreams_cluster::{Master, RunningCluster};
+use dstreams_cluster::RunningCluster;
 
-use crate::process::{How, Process, be_worker, master_options};
+use crate::process::{How, Process, be_worker, master_options, start};
 use crate::program::{block_on, soon, until};
 
 /// The results: counts of numbers.
@@ -66,12 +66,10 @@ fn workers_are_killed_one_at_a_time_and_then_all() {
         let found = Arc::default();
         let (ctx, queue) = program(&found);
         let mut options = master_options();
-        (options.workers, options.partitions) = (3, Some(3));
-        let master = Master::listen(ctx, options).await.unwrap();
-        let address = master.address().to_owned();
+        options.partitions = Some(3);
+        let of = (WORKER, &vec![How::default(); 3][..]);
+        let (cluster, mut workers, address) = start(ctx, options, of).await;
         let start = || Process::start(WORKER, &address, &How::default());
-        let mut workers: Vec<_> = (0..3).map(|_| start()).collect();
-        let cluster = soon("the workers", master.start()).await.unwrap();
         let mut next = 0;
         for at in 0..6 {
             push(&queue, &mut next, 10).await;
