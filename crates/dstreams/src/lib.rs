@@ -234,8 +234,9 @@ pub use stream::{agg, text};
 pub mod internal {
     pub use crate::blocks::{Block, BlockStore, Bounds, Budget};
     pub use crate::checkpoint::{
-        BlockJournal, CONCURRENT_READS, CheckpointPlan, Durable, PartAt, RecoverySource, Restored,
-        Store, Writing, WrittenFile, blocking, dir_of, load, on_disk, state_file, write,
+        BlockJournal, CONCURRENT_READS, CheckpointPlan, Durable, PartAt, RecoveryBatch,
+        RecoverySource, Restored, Store, Writing, WrittenFile, blocking, dir_of, load, on_disk,
+        state_file, write,
     };
     pub use crate::commit::{Dataset, Outputs};
     pub use crate::console::Console;

@@ -5,10 +5,9 @@
 //! for their state alone, on blocks of the journals. If a primary is lost meanwhile, the whole procedure restarts.
 //! Until it is complete no partition has a standby; copies are made afterwards.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use dstreams::internal::{RecoverySource, point};
+use dstreams::internal::{RecoveryBatch, RecoverySource, point};
 use dstreams::{Error, Result};
 use dstreams_control::BlockId;
 use dstreams_control::cluster::ClusterEvent;
@@ -31,21 +30,11 @@ pub struct StateRebuild<'a> {
 impl StateRebuild<'_> {
     /// Rebuilds the state. Runs of later batches wait for that. No batch may be about to be committed.
     pub async fn run(&self) -> Result<()> {
-        let (from, store) = (self.from, &self.batches.rows.store);
-        let states = &self.batches.states;
+        let (from, states) = (self.from, &self.batches.states);
         let (began, before) = (Instant::now(), states.committed());
-        for (input, block) in from.batches.iter().flat_map(|(_, blocks)| blocks) {
-            let receiver = block.meta.id.receiver;
-            self.hub
-                .lock()
-                .receivers
-                .add_of_masters([(receiver, *input)]);
-            store.insert(Arc::clone(block));
-        }
         let made = self.rounds().await;
-        let blocks = from.batches.iter().flat_map(|(_, blocks)| blocks);
-        let blocks: Vec<BlockId> = blocks.map(|(_, block)| block.meta.id).collect();
-        store.forget(&blocks);
+        // Of the batch that ran last, if the rebuild failed.
+        from.batches.iter().for_each(|batch| self.forget(batch));
         let now = states.commit(before);
         self.hub.change(|state| state.versions.recovery.end());
         made?;
@@ -87,20 +76,33 @@ impl StateRebuild<'_> {
     async fn run_since(&self) -> Result<()> {
         let states = &self.batches.states;
         let mut sequence = self.from.sequence(self.interval_ms);
-        for (batch, blocks) in &self.from.batches {
-            let blocks: Vec<_> = blocks.iter().map(|(_, block)| block.meta).collect();
+        for of_batch in &self.from.batches {
+            let batch = of_batch.batch;
+            // One batch at a time: all of them may be more than fits into memory.
+            for (input, block) in self.from.blocks(of_batch).await? {
+                let receiver = (block.meta.id.receiver, input);
+                self.hub.lock().receivers.add_of_masters([receiver]);
+                self.batches.rows.store.insert(block);
+            }
+            let blocks: Vec<_> = of_batch.blocks().copied().collect();
             let wanted = (&blocks[..], Wanted::States);
-            let before = sequence.next(*batch);
-            self.batches.run(*batch, before, 1, wanted).await?;
+            let before = sequence.next(batch);
+            self.batches.run(batch, before, 1, wanted).await?;
             point("aside:again");
-            states.commit(Some(*batch));
+            states.commit(Some(batch));
+            self.forget(of_batch);
             self.hub.changed();
-            let (batch, but, slots) = (*batch, Vec::new(), Vec::new());
+            let (but, slots) = (Vec::new(), Vec::new());
             let forget = ToWorker::Forget { batch, but, slots };
             self.hub.broadcast(&forget);
         }
         // Even if no batch ran: waits until the primaries have the checkpoint.
         states.snapshot(None).await;
         Ok(())
+    }
+
+    fn forget(&self, batch: &RecoveryBatch) {
+        let blocks: Vec<BlockId> = batch.blocks().map(|block| block.id).collect();
+        self.batches.rows.store.forget(&blocks);
     }
 }

@@ -2,25 +2,25 @@
 //!
 //! Each epoch of a worker has a journal in its own directory, below that of the program. A resuming master takes
 //! these away before it reads them: see [`Journal::fenced`]. The worker may still be running and writing to its
-//! files, so the first read records their valid lengths ([`read_taken`]). The master removes them once checkpoints cover
+//! files, so the first read records their valid lengths ([`read_each_taken`]). The master removes them once checkpoints cover
 //! all their blocks.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::durable::{CheckpointedBlocks, JournalRetention};
 use dstreams_control::{BatchTime, ReceiverId};
 
-use super::recover::without_records;
 use super::retained_journal::RetainedJournal;
-use super::set_aside::Blocks;
+use super::set_aside::block_of;
 use crate::blocks::Block;
 use crate::crash::point;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
-use crate::journal::{Journal, JournalEntry, Owner, Ticket, read_taken, sync_dir};
+use crate::journal::{Journal, Owner, Ticket, read_each_taken, sync_dir};
 
 /// Prefixes of directory names: journals being written, and those taken away from their writers.
 const WRITTEN: &str = "received-";
@@ -98,30 +98,34 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
     taken(program)
 }
 
-/// Takes away the journal of one worker of the n-th process, and reads it. Returns its place, and its blocks with their
-/// inputs; none if it was never begun, or if checkpoints covered all of it.
+/// Takes away the journal of one worker of the n-th process, and calls `each` with the input and the block of each entry
+/// in it; with none if it was never begun, or if checkpoints covered all of it. Returns its place.
 pub(super) fn adopt(
     program: &Path,
     (incarnation, worker): (u64, u32),
     schemas: &[SchemaRef],
-) -> Result<(PathBuf, Blocks)> {
+    mut each: impl FnMut(u32, Arc<Block>),
+) -> Result<PathBuf> {
     let taken = program.join(format!("{TAKEN}{incarnation}-{worker}"));
     match std::fs::rename(dir_of(program, incarnation, worker), &taken) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((taken, Vec::new())),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(taken),
         done => done.map_err(|error| Error::file("rename", &taken, error))?,
     }
     sync_dir(program)?;
     point("takeover:taken");
-    let mut blocks = Vec::new();
-    for (_, entry) in read_taken(&taken)?.entries {
-        let input = match &entry {
-            JournalEntry::Block { input, .. } | JournalEntry::SealedBlock { input, .. } => *input,
-            _ => continue,
-        };
-        let (_, block) = without_records(entry, schemas)?;
-        blocks.extend(block.map(|block| (input, block)));
-    }
-    Ok((taken, blocks))
+    read_each_taken(&taken, &mut |_, entry| {
+        if let Some((input, block)) = block_of(entry, schemas)? {
+            each(input, block);
+        }
+        Ok(())
+    })?;
+    Ok(taken)
+}
+
+/// Where the journal at this place is once it was taken away from its writer.
+pub(super) fn once_taken(journal: &Path) -> Option<PathBuf> {
+    let name = journal.file_name()?.to_str()?.strip_prefix(WRITTEN)?;
+    Some(journal.with_file_name(format!("{TAKEN}{name}")))
 }
 
 /// The journals that were taken away.
@@ -230,6 +234,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::journal::{JournalEntry, read_taken};
 
     fn committed(batch: u64) -> JournalEntry {
         let batch = BatchTime(batch);

@@ -35,7 +35,7 @@ pub use location::Store;
 pub use manifest::state_file;
 pub use recover::Restored;
 pub use schedule::CheckpointFailures;
-pub use set_aside::RecoverySource;
+pub use set_aside::{RecoveryBatch, RecoverySource};
 pub use writer::{
     CONCURRENT_READS, CheckpointPlan, PartAt, Writing, WrittenFile, blocking, load, on_disk, write,
 };

@@ -4,14 +4,15 @@
 //! endian) and a journal entry; then the checksum of all of it. `error.txt` has the reason. A directory appears
 //! atomically, and counts once a journal entry names it: until then, a restart runs the batch with its records.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
-use dstreams_control::BatchTime;
-use dstreams_control::durable::{CheckpointMeta, Replay};
+use dstreams_control::durable::{CheckpointMeta, Entry, Replay};
+use dstreams_control::{BatchTime, BlockMeta};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
@@ -25,7 +26,7 @@ use crate::blocks::Block;
 use crate::crash::point;
 use crate::error::{Error, Result};
 use crate::execute::BatchSequence;
-use crate::journal::{JournalContents, JournalEntry, look, sync_dir};
+use crate::journal::{EntryPlace, JournalEntry, look_at_each, read_entry, sync_dir};
 
 const FAILED_DIR: &str = "failed";
 const BATCH_PREFIX: &str = "batch=";
@@ -44,8 +45,42 @@ pub type Blocks = Vec<(u32, Arc<Block>)>;
 pub struct RecoverySource {
     /// The newest checkpoint, and its store.
     pub state: Option<(Manifest, Store)>,
-    /// The batches after it that took effect, in order.
-    pub batches: Vec<(BatchTime, Blocks)>,
+    /// The batches after it that took effect, in order. Their blocks are read when they are needed.
+    pub batches: Vec<RecoveryBatch>,
+    /// The columns of each input.
+    schemas: Arc<[SchemaRef]>,
+}
+
+/// A batch that took effect, and where its blocks are.
+#[derive(Debug)]
+pub struct RecoveryBatch {
+    pub batch: BatchTime,
+    blocks: Vec<(BlockMeta, BlockPlace)>,
+}
+
+/// A block in a journal.
+#[derive(Debug, Clone)]
+struct BlockPlace {
+    journal: Arc<Path>,
+    entry: EntryPlace,
+}
+
+impl BlockPlace {
+    fn read(&self) -> Result<JournalEntry> {
+        let read = read_entry(&self.journal, self.entry);
+        // A worker that was lost meanwhile: its journal was adopted, which gives it another name.
+        match (read, block_journal::once_taken(&self.journal)) {
+            (Err(error), Some(taken)) if is_not_found(&error) => read_entry(&taken, self.entry),
+            (read, _) => read,
+        }
+    }
+}
+
+impl RecoveryBatch {
+    /// Its blocks, without their records.
+    pub fn blocks(&self) -> impl Iterator<Item = &BlockMeta> {
+        self.blocks.iter().map(|(meta, _)| meta)
+    }
 }
 
 impl RecoverySource {
@@ -67,6 +102,25 @@ impl RecoverySource {
         state.map_or_else(Vec::new, |(manifest, _)| manifest.sources(partition))
     }
 
+    /// Reads the blocks of one of the batches.
+    pub async fn blocks(&self, batch: &RecoveryBatch) -> Result<Blocks> {
+        let places: Vec<_> = batch
+            .blocks
+            .iter()
+            .map(|(_, place)| place.clone())
+            .collect();
+        let schemas = Arc::clone(&self.schemas);
+        let read = async move {
+            let mut blocks = Vec::with_capacity(places.len());
+            for place in places {
+                let entry = place.read()?;
+                blocks.extend(block_of(entry, &schemas)?);
+            }
+            Ok(blocks)
+        };
+        on_disk(read).await
+    }
+
     /// Reads the batches after a checkpoint, if there is one, from the journals of a program.
     pub(super) async fn read(
         dir: PathBuf,
@@ -77,9 +131,15 @@ impl RecoverySource {
         let point = state
             .as_ref()
             .map(|(manifest, _)| manifest.checkpoint_meta(&Default::default()));
-        let read = move || read_batches(&dir, point, &schemas);
+        let schemas: Arc<[SchemaRef]> = schemas.into();
+        let of = Arc::clone(&schemas);
+        let read = move || read_batches(&dir, point, &of);
         let batches = on_disk(async move { read() }).await?;
-        Ok(RecoverySource { state, batches })
+        Ok(RecoverySource {
+            state,
+            batches,
+            schemas,
+        })
     }
 }
 
@@ -87,17 +147,24 @@ fn read_batches(
     dir: &Path,
     point: Option<CheckpointMeta>,
     schemas: &[SchemaRef],
-) -> Result<Vec<(BatchTime, Blocks)>> {
+) -> Result<Vec<RecoveryBatch>> {
     let mut replay = Replay::new(point);
-    let mut found = std::collections::HashMap::new();
+    let mut found = HashMap::new();
     // The master's first: the blocks in its cuts are on disk.
     let mut journals = vec![dir.to_owned()];
     journals.extend(block_journal::all(dir)?);
     for journal in journals {
-        for (_, entry) in look_with_retries(&journal)?.entries {
-            let (entry, block) = without_records(entry, schemas)?;
+        let journal: Arc<Path> = journal.into();
+        for (entry, place) in look_with_retries(&journal, schemas)? {
+            if let Entry::Block { meta, .. } = &entry {
+                let journal = Arc::clone(&journal);
+                let place = BlockPlace {
+                    journal,
+                    entry: place,
+                };
+                found.insert(meta.id, place);
+            }
             replay.take(entry);
-            found.extend(block.map(|block| (block.meta.id, block)));
         }
     }
     let restart = replay.decide().map_err(|error| Error::Bytes {
@@ -105,31 +172,55 @@ fn read_batches(
         message: error.to_string(),
     })?;
     let batches = restart.committed.into_iter().map(|(batch, metas)| {
-        let of = |id| Some((*restart.blocks.get(id)?, Arc::clone(found.get(id)?)));
+        let of = |meta: BlockMeta| {
+            let place = found.get(&meta.id)?;
+            let known = restart.blocks.contains_key(&meta.id);
+            known.then(|| (meta, place.clone()))
+        };
         let blocks = match restart.controller.set_aside.contains(&batch) {
             true => Vec::new(),
-            false => metas.iter().filter_map(|meta| of(&meta.id)).collect(),
+            false => metas.into_iter().filter_map(of).collect(),
         };
-        (batch, blocks)
+        RecoveryBatch { batch, blocks }
     });
     Ok(batches.collect())
 }
 
-/// Reads a journal. Its writer may meanwhile remove files that checkpoints cover.
-fn look_with_retries(journal: &Path) -> Result<JournalContents> {
-    let gone = |error: &Error| {
-        let kind = std::io::ErrorKind::NotFound;
-        matches!(error, Error::File { source, .. } if source.kind() == kind)
+/// The block of an entry that has one, with its input.
+pub(super) fn block_of(
+    entry: JournalEntry,
+    schemas: &[SchemaRef],
+) -> Result<Option<(u32, Arc<Block>)>> {
+    let input = match &entry {
+        JournalEntry::Block { input, .. } | JournalEntry::SealedBlock { input, .. } => *input,
+        _ => return Ok(None),
     };
+    let (_, block) = without_records(entry, schemas)?;
+    Ok(block.map(|block| (input, block)))
+}
+
+fn is_not_found(error: &Error) -> bool {
+    let kind = std::io::ErrorKind::NotFound;
+    matches!(error, Error::File { source, .. } if source.kind() == kind)
+}
+
+/// Reads the entries of a journal, without their records. Its writer may meanwhile remove files that checkpoints cover.
+fn look_with_retries(journal: &Path, schemas: &[SchemaRef]) -> Result<Vec<(Entry, EntryPlace)>> {
     let mut tries = READ_ATTEMPTS;
     loop {
-        match look(journal) {
-            Err(error) if gone(&error) && tries > 1 => tries -= 1,
+        let mut entries = Vec::new();
+        let looked = look_at_each(journal, &mut |place, entry| {
+            let (entry, _) = without_records(entry, schemas)?;
+            entries.push((entry, place));
+            Ok(())
+        });
+        match looked {
+            Err(error) if is_not_found(&error) && tries > 1 => tries -= 1,
             // Removed, since its worker has ended.
-            Err(error) if gone(&error) && !journal.exists() => {
-                return Ok(JournalContents::default());
+            Err(error) if is_not_found(&error) && !journal.exists() => {
+                return Ok(Vec::new());
             }
-            found => return found,
+            looked => return looked.map(|()| entries),
         }
     }
 }
@@ -264,6 +355,7 @@ mod tests {
     use futures::{StreamExt, stream};
 
     use super::*;
+    use crate::journal::Journal;
     use crate::stream::record::{Record, batch_of, records_of};
 
     /// Blocks of two inputs with the same columns.
@@ -285,6 +377,57 @@ mod tests {
             .iter()
             .map(|(input, block)| (*input, texts(block)))
             .collect()
+    }
+
+    /// A worker may be lost while the state is rebuilt from its blocks.
+    #[test]
+    fn blocks_are_read_from_a_journal_that_was_adopted_meanwhile() {
+        let program = tempfile::tempdir().unwrap();
+        let schemas = vec![String::schema(), String::schema()];
+        let written = |journal: &Journal, entries: Vec<JournalEntry>| {
+            let tickets = entries.into_iter().map(|entry| journal.append(entry));
+            block_on(journal.synced(tickets.last().unwrap())).unwrap();
+        };
+        let of_worker =
+            Journal::fenced(&block_journal::dir_of(program.path(), 0, 1), None).unwrap();
+        let entry = |(input, block): &(u32, Arc<Block>)| JournalEntry::SealedBlock {
+            input: *input,
+            bytes: block.to_bytes(&schemas[0]).unwrap().into(),
+        };
+        written(&of_worker, blocks().iter().map(entry).collect());
+        let next = crate::journal::read(program.path()).unwrap().next();
+        let of_master = Journal::open(program.path(), next, None, None).unwrap();
+        let (batch, wanted) = (BatchTime(300), blocks());
+        let metas: Vec<_> = wanted.iter().map(|(_, block)| block.meta).collect();
+        let cut = JournalEntry::Cut {
+            batch,
+            after: None,
+            blocks: metas.iter().map(|meta| meta.id).collect(),
+        };
+        let taken_effect = [
+            JournalEntry::Committing { batch },
+            JournalEntry::Committed { batch },
+        ];
+        let opened = JournalEntry::Opened { incarnation: 0 };
+        let all = [opened, cut].into_iter().chain(taken_effect);
+        written(&of_master, all.collect());
+
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let dir = program.path().to_owned();
+        let source = RecoverySource::read(dir, None, schemas.clone());
+        let source = runtime.block_on(source).unwrap();
+        let [of_batch] = &source.batches[..] else {
+            panic!("{source:?}")
+        };
+        assert_eq!(of_batch.batch, batch);
+        assert_eq!(of_batch.blocks().copied().collect::<Vec<_>>(), metas);
+        let found = || runtime.block_on(source.blocks(of_batch)).unwrap();
+        assert_eq!(texts(&found()), texts(&blocks()));
+        let mut adopted = Vec::new();
+        let each = |input, block| adopted.push((input, block));
+        block_journal::adopt(program.path(), (0, 1), &schemas, each).unwrap();
+        assert_eq!(texts(&adopted), texts(&blocks()));
+        assert_eq!(texts(&found()), texts(&blocks()));
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub use lock::{DirLock, Owner};
 pub(crate) use lock::{make_dir, random_name};
 #[cfg(test)]
 use read::NextSegment;
-pub(crate) use read::{JournalContents, look, read, read_taken};
+pub(crate) use read::{
+    EntryPlace, JournalContents, look, look_at_each, read, read_each_taken, read_entry, read_taken,
+};
 pub(crate) use sync::sync_dir;
 pub(crate) use write::Journal;
 pub use write::Ticket;

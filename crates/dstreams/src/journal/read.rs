@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::entry::{JournalEntry, Opening};
@@ -38,6 +38,18 @@ const LENGTHS_FORMAT: FrameFormat = FrameFormat {
     magic: *b"dstr-len",
     version: 1,
 };
+
+/// Where the bytes of an entry are in a journal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EntryPlace {
+    /// The number of its file.
+    pub file: u64,
+    at: u64,
+    length: usize,
+}
+
+/// What is done with each entry of a journal.
+type Each<'e> = &'e mut dyn FnMut(EntryPlace, JournalEntry) -> Result<()>;
 
 /// The changes that reading makes to the files.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -123,10 +135,37 @@ pub(crate) fn look(dir: &Path) -> Result<JournalContents> {
 /// Reads a journal that was taken away from a process that may still be running and writing to its files. Stores
 /// the valid length of each file once, durably, so that every later read has the same entries.
 pub(crate) fn read_taken(dir: &Path) -> Result<JournalContents> {
+    collect(|each| take_each(dir, each))
+}
+
+/// The same, one entry at a time: no more than a file is in memory.
+pub(crate) fn read_each_taken(dir: &Path, each: Each<'_>) -> Result<()> {
+    take_each(dir, each).map(drop)
+}
+
+/// As [`look`] does, one entry at a time: no more than a file is in memory.
+pub(crate) fn look_at_each(dir: &Path, each: Each<'_>) -> Result<()> {
+    scan_files(dir, Repair::No, lengths(dir)?, each).map(drop)
+}
+
+/// One entry, of which the checksum was verified when its place was found.
+pub(crate) fn read_entry(dir: &Path, place: EntryPlace) -> Result<JournalEntry> {
+    let path = dir.join(segment::name(place.file));
+    let mut bytes = vec![0; place.length];
+    let mut read = || {
+        let mut file = File::open(&path)?;
+        file.seek(SeekFrom::Start(place.at))?;
+        file.read_exact(&mut bytes)
+    };
+    read().map_err(|error| Error::file("read", &path, error))?;
+    JournalEntry::from_bytes(&bytes).map_err(|error| damaged(&path, place.at, &error.to_string()))
+}
+
+fn take_each(dir: &Path, each: Each<'_>) -> Result<JournalContents> {
     if let Some(lengths) = lengths(dir)? {
-        return read_files(dir, Repair::No, Some(lengths));
+        return scan_files(dir, Repair::No, Some(lengths), each);
     }
-    let found = read_files(dir, Repair::Sync, None)?;
+    let found = scan_files(dir, Repair::Sync, None, each)?;
     let (path, hidden) = (dir.join(LENGTHS), dir.join(format!(".{LENGTHS}.tmp")));
     let mut bytes = LENGTHS_FORMAT.begin(0);
     let json = serde_json::to_writer(&mut bytes, &found.lengths);
@@ -162,6 +201,26 @@ fn read_files(
     dir: &Path,
     repair: Repair,
     lengths: Option<JournalLengths>,
+) -> Result<JournalContents> {
+    collect(|each| scan_files(dir, repair, lengths, each))
+}
+
+/// The contents with all entries.
+fn collect(scan: impl FnOnce(Each<'_>) -> Result<JournalContents>) -> Result<JournalContents> {
+    let mut entries = Vec::new();
+    let found = scan(&mut |place, entry| {
+        entries.push((place.file, entry));
+        Ok(())
+    })?;
+    Ok(JournalContents { entries, ..found })
+}
+
+/// Reads the files of a journal, one after the other; the entries are not in what it returns.
+fn scan_files(
+    dir: &Path,
+    repair: Repair,
+    lengths: Option<JournalLengths>,
+    each: Each<'_>,
 ) -> Result<JournalContents> {
     let mut found = JournalContents::default();
     let mut files = files(dir)?;
@@ -210,16 +269,20 @@ fn read_files(
             let text = format!("file {previous} before it has {length} bytes; it had {before}");
             return Err(damaged(path, 0, &text));
         }
-        let mut bad = None;
-        let end = segment::scan(&bytes, number, |body| {
-            match JournalEntry::from_bytes(body) {
-                Ok(entry) => found.entries.push((number, entry)),
-                Err(error) => drop(bad.get_or_insert(error)),
+        let mut taken = Ok(());
+        let end = segment::scan(&bytes, number, |at, body| {
+            if taken.is_ok() {
+                let place = EntryPlace {
+                    file: number,
+                    at: at as u64,
+                    length: body.len(),
+                };
+                let entry = JournalEntry::from_bytes(body);
+                let entry = entry.map_err(|error| damaged(path, 0, &error.to_string()));
+                taken = entry.and_then(|entry| each(place, entry));
             }
         });
-        if let Some(error) = bad {
-            return Err(damaged(path, 0, &error.to_string()));
-        }
+        taken?;
         let length = match end {
             SegmentEnd::Complete => {
                 if repair != Repair::No && is_last {

@@ -102,8 +102,8 @@ pub(super) enum SegmentEnd {
     Damaged(u64),
 }
 
-/// Calls `each` with each entry of a file.
-pub(super) fn scan(bytes: &[u8], number: u64, mut each: impl FnMut(&[u8])) -> SegmentEnd {
+/// Calls `each` with each entry of a file, and its place there.
+pub(super) fn scan(bytes: &[u8], number: u64, mut each: impl FnMut(usize, &[u8])) -> SegmentEnd {
     let mut at = HEADER_BYTES as usize;
     while at < bytes.len() {
         let Some(found) = entry(bytes, number, at) else {
@@ -115,7 +115,7 @@ pub(super) fn scan(bytes: &[u8], number: u64, mut each: impl FnMut(&[u8])) -> Se
             };
         };
         if !found.body.is_empty() {
-            each(found.body);
+            each(at + HEAD, found.body);
         }
         at = found.end;
     }

@@ -243,14 +243,16 @@ impl Workers for LocalWorkers {
             load_all(store, manifest, &states).await?;
         }
         let mut batches = from.sequence(self.config.interval.as_millis() as u64);
-        for (batch, blocks) in &from.batches {
+        for batch in &from.batches {
+            let blocks = from.blocks(batch).await?;
+            let batch = batch.batch;
             run_on(
                 &self.engine,
                 &self.plans,
                 &self.config,
                 &states,
-                (*batch, batches.next(*batch)),
-                blocks,
+                (batch, batches.next(batch)),
+                &blocks,
             )
             .await?;
         }
