@@ -24,6 +24,7 @@ mod doors;
 mod downtime;
 mod durations;
 mod earlier_batches;
+mod event_time_soak;
 mod every_operator;
 mod explain;
 mod extremes;
@@ -68,6 +69,9 @@ mod relational;
 mod replay_time;
 mod restart;
 mod restart_files;
+#[path = "../../../dstreams-control/tests/shared/rng.rs"]
+#[allow(dead_code)] // the simulations use more of it
+mod rng;
 mod sessions;
 mod set_aside;
 mod sinks;
