@@ -139,8 +139,11 @@ impl TaskRunner {
                 let (at, due) = (window.state, window.at.has(header.batch));
                 // Closures of the program may run in it.
                 let installed = catch_unwind(AssertUnwindSafe(|| {
+                    // Until its rows are read. I6, and lock order L5 (ARCHITECTURE.md).
+                    let _change = self.change(header)?;
                     if takes_in {
-                        self.install(header, at, spec.task, &delta)?;
+                        let (batch, before) = (header.batch, header.before);
+                        self.states.install(at, spec.task, batch, before, &delta)?;
                     }
                     point("state:installed");
                     due.then(|| self.states.read(at, spec.task)).transpose()
@@ -186,20 +189,6 @@ impl TaskRunner {
                 header.batch
             ))
         })
-    }
-
-    fn install(
-        &self,
-        header: &StepHeader,
-        state: usize,
-        partition: usize,
-        delta: &[RecordBatch],
-    ) -> dstreams::Result<()> {
-        // Until the delta is installed. I6, and lock order L5 (ARCHITECTURE.md).
-        let _change = self.change(header)?;
-        point("state:changes");
-        let states = &self.states;
-        states.install(state, partition, header.batch, header.before, delta)
     }
 
     fn probe(
@@ -305,7 +294,10 @@ impl TaskRunner {
                 state,
                 partition,
                 batch,
-            } => Some(self.states.table(*state, *partition, *batch)?),
+            } => {
+                point("state:read");
+                Some(self.states.table(*state, *partition, *batch)?)
+            }
             Source::Due { partition, after } => {
                 let due = self.states.due(*partition, *after);
                 Some(due.map(due_rows).transpose()?.into_iter().collect())

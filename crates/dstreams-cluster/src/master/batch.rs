@@ -8,7 +8,7 @@ use dstreams::arrow::array::RecordBatch;
 use dstreams::internal::{Dataset, Plans, PreviousBatch, tasks_for};
 use dstreams::{Error, Result};
 use dstreams_control::cluster::Finish;
-use dstreams_control::{BatchTime, BlockMeta};
+use dstreams_control::{BatchTime, BlockMeta, Due};
 
 use super::batch_state::{BatchStates, Snapshot, states};
 use super::cluster_state::ClusterState;
@@ -56,7 +56,8 @@ impl BatchRunner {
         }
     }
 
-    /// Reads a state from its primaries; fails if one has changed meanwhile: its rows may not be those of the batch.
+    /// Reads a state from its primaries. Fails if one has changed meanwhile, or the state was rebuilt: its rows may not be
+    /// those of the batch.
     pub async fn read_state(
         &self,
         state: usize,
@@ -64,13 +65,16 @@ impl BatchRunner {
     ) -> Result<Vec<Vec<RecordBatch>>> {
         let snapshot = self.states.snapshot(Some(batch)).await;
         let rows = self.rows.state(state, batch, &snapshot).await?;
-        let cluster = self.hub.lock();
-        let now = cluster.assignments(snapshot.assignments.len());
-        let mut all = snapshot.assignments.iter().zip(now);
-        match all.all(|(then, now)| now.is_some_and(|now| now.primary == then.primary)) {
-            true => Ok(rows),
-            false => Err(retryable("a partition of the state has moved")),
-        }
+        snapshot.check(&self.hub.lock())?;
+        Ok(rows)
+    }
+
+    /// The first time after `after` at which a state has something to do without records.
+    pub async fn due(&self, after: BatchTime) -> Result<Option<Due>> {
+        let snapshot = self.states.snapshot(Some(after)).await;
+        let due = self.rows.due(after, &snapshot).await?;
+        snapshot.check(&self.hub.lock())?;
+        Ok(due)
     }
 
     /// Runs a batch, which begins with the state as of the batch `before`. Retries after failures of machines.
@@ -136,7 +140,8 @@ impl BatchRunner {
                 }
                 () = self.hub.until(|state| (state.versions.era() != era).then_some(())) => None,
             };
-            let Some(done) = done else {
+            // What a run of an earlier era returns, errors too, does not count.
+            let Some(done) = done.filter(|_| self.hub.lock().versions.era() == era) else {
                 continue;
             };
             match done {

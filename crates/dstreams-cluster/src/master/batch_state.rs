@@ -34,6 +34,24 @@ impl Snapshot {
         let mut primaries = self.assignments.iter().map(|of| of.primary);
         primaries.find(|primary| !state.roster.contains(*primary))
     }
+
+    /// Fails if a partition has moved, or the state was lost or rebuilt since: what was read may be of another version.
+    pub fn check(&self, state: &ClusterState) -> Result<(), Error> {
+        let versions = &state.versions;
+        let same_state = versions.era() == self.era && !versions.recovery.is_lost();
+        let mut all = state
+            .assignments(self.assignments.len())
+            .zip(&self.assignments);
+        let stays = |(now, then): (Option<Assignment>, &Assignment)| {
+            now.is_some_and(|now| now.primary == then.primary)
+        };
+        match same_state && all.all(stays) {
+            true => Ok(()),
+            false => Err(retryable(
+                "a partition of the state has moved, or was rebuilt",
+            )),
+        }
+    }
 }
 
 /// The state of the program on the workers, and the newest committed batch.

@@ -107,13 +107,9 @@ impl Workers for ClusterWorkers {
         if !states.any() {
             return Ok(None);
         }
-        let ask = async {
-            let snapshot = states.snapshot(Some(after)).await;
-            self.batches.rows.due(after, &snapshot).await
-        };
         let over = |state: &ClusterState| over(state).or_else(|| states.lost_for_good(state));
         tokio::select! {
-            due = ask => due,
+            due = self.batches.due(after) => due,
             error = self.hub.until(over) => Err(error),
         }
     }

@@ -57,7 +57,7 @@ impl Takeover {
             let (blocks, of) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(hub));
             let wanted = Arc::clone(&blocks);
             let take = move |input, block: Arc<Block>| {
-                // A journal has much that other workers store, or that no batch needs.
+                // A journal has much that no batch needs any more.
                 if of.lock().machine().wants(block.meta.id) {
                     lock(&wanted).push((input, block));
                 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use dstreams::{Queue, StreamContext, Track, Values};
+use dstreams::record::records_of;
+use dstreams::{Config, OnFailure, Queue, StreamContext, Track, Values};
 use dstreams_cluster::{MasterOptions, RunningCluster};
 
 use crate::killed::new_dir;
@@ -22,6 +23,8 @@ const SILENCE: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(6);
 /// Enough that each partition has some.
 const KEYS: u64 = 20;
+/// The closure fails for it.
+const BAD: u64 = 99;
 
 type Counts = BTreeMap<u64, i64>;
 
@@ -60,17 +63,23 @@ impl Output {
 
 /// Counts by key.
 fn program(dir: &Path, output: &Arc<Output>) -> (StreamContext, Queue<(u64, i64)>) {
-    let mut ctx = StreamContext::new(Duration::from_millis(500)).unwrap();
+    let mut config = Config::new(Duration::from_millis(500));
+    config.on_failure = OnFailure::SetAside;
+    config.attempts = 1;
+    let mut ctx = StreamContext::with_config(config).unwrap();
     ctx.persist_in(dir.join("state"));
     let (queue, numbers) = ctx.queue::<(u64, i64)>("numbers");
     let [order, taken] = order(dir);
-    let count = Track::by_batch(move |_: u64, values: Values<'_, i64>, count: Option<i64>| {
-        if std::fs::rename(&order, &taken).is_ok() {
-            std::fs::write(&taken, std::process::id().to_string()).unwrap();
-            std::thread::sleep(SLOW);
-        }
-        Some(count.unwrap_or(0) + values.len() as i64)
-    });
+    let count = Track::by_batch(
+        move |key: u64, values: Values<'_, i64>, count: Option<i64>| {
+            assert_ne!(key, BAD, "a bad key");
+            if std::fs::rename(&order, &taken).is_ok() {
+                std::fs::write(&taken, std::process::id().to_string()).unwrap();
+                std::thread::sleep(SLOW);
+            }
+            Some(count.unwrap_or(0) + values.len() as i64)
+        },
+    );
     let counts = numbers.by_key().track("counts", count).unwrap();
     let output = Arc::clone(output);
     counts.all().for_each_rdd(move |rdd| {
@@ -103,7 +112,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(standbys: usize) -> Self {
+    async fn start(standbys: usize, pause_at: Option<&str>) -> Self {
         dstreams_cluster::logs::to_stderr();
         let (dir, output) = (new_dir(), Arc::<Output>::default());
         let mut options = MasterOptions::default();
@@ -111,7 +120,9 @@ impl Cluster {
         options.standbys = standbys;
         options.silence = SILENCE;
         let (ctx, queue) = program(&dir, &output);
-        let how = vec![how(&dir); WORKERS];
+        let mut how = vec![how(&dir); WORKERS];
+        how.iter_mut()
+            .for_each(|how| how.pause_at = pause_at.map(str::to_owned));
         let (running, workers, address) = process::start(ctx, options, (WORKER, &how)).await;
         let running = Arc::new(running);
         output.cluster.set(Arc::downgrade(&running)).unwrap();
@@ -162,7 +173,7 @@ fn how(dir: &Path) -> How {
 #[test]
 fn a_slow_change_of_state_costs_no_worker_while_another_partition_is_rebuilt() {
     block_on(async {
-        let mut cluster = Cluster::start(0).await;
+        let mut cluster = Cluster::start(0, None).await;
         for _ in 0..2 {
             cluster.push().await;
             cluster.is_counted().await;
@@ -188,7 +199,7 @@ fn a_slow_change_of_state_costs_no_worker_while_another_partition_is_rebuilt() {
 #[test]
 fn an_output_that_reads_lost_state_gets_an_error_and_its_batch_is_committed() {
     block_on(async {
-        let mut cluster = Cluster::start(1).await;
+        let mut cluster = Cluster::start(1, None).await;
         cluster.push().await;
         cluster.is_counted().await;
         cluster.output.reads.store(true, Ordering::SeqCst);
@@ -210,6 +221,44 @@ fn an_output_that_reads_lost_state_gets_an_error_and_its_batch_is_committed() {
             "{answer}"
         );
         cluster.is_counted().await;
+        cluster.push().await;
+        cluster.is_counted().await;
+        assert_eq!(cluster.running.status().rebuilds, 1);
+        cluster.stop().await;
+    });
+}
+
+/// The primaries stay the same, and for a while have the state of an older batch. A read that takes as long as this one
+/// may find that newer batches have released its version, and fail.
+#[test]
+fn a_read_that_overlaps_a_rebuild_never_has_the_rows_of_an_older_batch() {
+    block_on(async {
+        let mut cluster = Cluster::start(1, Some("state:read=4000")).await;
+        for _ in 0..3 {
+            cluster.push().await;
+            cluster.is_counted().await;
+        }
+        let [order, taken] = order(&cluster.dir);
+        let running = Arc::clone(&cluster.running);
+        let read = tokio::spawn(async move { running.running.table("counts").await });
+        cluster.queue.push([(BAD, 1)]).await.unwrap();
+        // Its records are written, and the state is rebuilt next: the replay of the first batch is slow.
+        let failed = cluster.dir.join("state").join("failed");
+        until("a batch that is set aside", || failed.is_dir()).await;
+        std::fs::write(order, "").unwrap();
+        until("the slow call", || taken.exists()).await;
+        assert!(!read.is_finished(), "the read ended before the rebuild");
+        match soon("the rows", read).await.unwrap() {
+            Ok(table) => {
+                let rows = table.collect().await.unwrap();
+                let rows = rows
+                    .iter()
+                    .flat_map(|rows| records_of::<(u64, i64)>(rows).unwrap());
+                let wanted: Counts = (0..KEYS).map(|key| (key, cluster.pushed)).collect();
+                assert_eq!(rows.collect::<Counts>(), wanted);
+            }
+            Err(error) => println!("refused: {error}"),
+        }
         cluster.push().await;
         cluster.is_counted().await;
         assert_eq!(cluster.running.status().rebuilds, 1);

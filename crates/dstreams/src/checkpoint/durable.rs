@@ -42,6 +42,8 @@ pub struct Durable {
     ended: Mutex<Ended>,
     /// Held while journals of workers are read: none is taken away from its worker meanwhile.
     reading: tokio::sync::Mutex<()>,
+    /// Who waits for the checkpoint that is being written.
+    closing: tokio::sync::Mutex<()>,
 }
 
 debug_as!(Durable);
@@ -71,6 +73,7 @@ impl Durable {
             lineage: Mutex::new(found.lineage),
             ended: Mutex::new(found.ended),
             reading: Default::default(),
+            closing: Default::default(),
         };
         Ok((Arc::new(durable), found.restored))
     }
@@ -275,6 +278,8 @@ impl Durable {
 
     /// Waits for the checkpoint being written, if any.
     pub async fn close(&self) {
+        // A second caller waits for it too.
+        let _one = self.closing.lock().await;
         let writing = lock(&self.schedule).take_writing();
         if let Some(writing) = writing {
             let _ = writing.await;
