@@ -91,6 +91,9 @@ impl Children {
 
     /// Starts one more worker.
     pub fn add(&mut self) -> Result<(), Error> {
+        self.threads.retain(|thread| !thread.is_finished());
+        // The thread of a process that has ended has dropped its half.
+        self.kill.retain(|(_, kill)| Arc::strong_count(kill) > 1);
         let child = self.start.spawn().map_err(Error::Start)?;
         self.attend(child)
     }

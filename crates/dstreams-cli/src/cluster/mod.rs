@@ -115,19 +115,28 @@ impl Workers {
         self.engine.cluster()
     }
 
-    /// Kills the one of our own processes that joined first, and starts another one. Returns its status, or `None` if
-    /// none has joined.
+    /// Kills the one of our own processes that joined first, and starts another one. Returns its status, or `None` if not
+    /// all of them have joined.
     pub fn replace_oldest(&mut self) -> Result<Option<WorkerStatus>, Error> {
-        let own = self.now().into_iter();
-        let oldest = own.filter(|worker| self.is_own(worker.pid));
-        let Some(oldest) = oldest.min_by_key(|worker| worker.id) else {
+        let Some(children) = &mut self.children else {
             return Ok(None);
         };
-        if let Some(children) = &mut self.children {
+        let workers = self
+            .engine
+            .cluster()
+            .map_or(Vec::new(), |status| status.workers);
+        let own = workers
+            .into_iter()
+            .filter(|worker| children.has(worker.pid));
+        let own: Vec<_> = own.collect();
+        let all = own.len() == children.left();
+        let oldest = own.into_iter().min_by_key(|worker| worker.id);
+        let oldest = oldest.filter(|_| all);
+        if let Some(oldest) = &oldest {
             children.add()?;
             children.kill(oldest.pid);
         }
-        Ok(Some(oldest))
+        Ok(oldest)
     }
 
     /// Reports joins and departures. Returns only when all workers that this process started have ended

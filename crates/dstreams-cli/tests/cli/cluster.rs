@@ -564,7 +564,11 @@ fn wrong_usage_of_cluster_commands_is_explained() {
         (&["demo", "--kill-every", "5s"], "--workers"),
         (
             &["demo", "--workers", "3", "--kill-every", "10ms"],
-            "shorter than 1s",
+            "shorter than two seconds",
+        ),
+        (
+            &["demo", "--workers", "3", "--kill-every", "40000000000y"],
+            "longer than a day",
         ),
         (&["status"], "--master"),
     ] {

@@ -26,8 +26,8 @@ use crate::program::{BatchResults, LINES, Program, WordCount};
 /// How often the screen is redrawn between batches, for memory and feed.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The shortest time between two faults.
-const SHORTEST_KILL_EVERY: Duration = Duration::from_secs(1);
+/// The shortest and the longest time between two faults.
+const KILL_EVERY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(24 * 60 * 60)];
 
 /// See the engine at work: random words, counted over a window, live
 ///
@@ -226,10 +226,10 @@ async fn watch_batches(
 
 /// Parses the time between two faults: a worker needs about a second to join.
 fn kill_every(text: &str) -> Result<Duration, String> {
-    let every = duration(text)?;
-    match every < SHORTEST_KILL_EVERY {
-        true => Err(format!("it is shorter than {SHORTEST_KILL_EVERY:?}")),
-        false => Ok(every),
+    let (every, [least, most]) = (duration(text)?, KILL_EVERY);
+    match (least..=most).contains(&every) {
+        true => Ok(every),
+        false => Err("it is shorter than two seconds, or longer than a day".to_owned()),
     }
 }
 
