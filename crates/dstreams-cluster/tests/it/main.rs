@@ -54,5 +54,6 @@ mod sinks;
 mod slow_copies;
 mod soak;
 mod sources_end;
+mod speculation;
 mod stateless;
 mod workers;
