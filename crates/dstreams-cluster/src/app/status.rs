@@ -121,7 +121,7 @@ fn table(master: &str, status: &ClusterStatus) -> String {
         let won = status.task_copies_won;
         let _ = writeln!(
             text,
-            "{copies} cop(ies) of slow tasks made, {won} of them faster than the original"
+            "slow tasks copied {copies} time(s), {won} time(s) the copy was first"
         );
     }
     if let (tries @ 1.., Some(error)) = &status.checkpoint_failures {

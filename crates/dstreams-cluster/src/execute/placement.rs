@@ -268,3 +268,34 @@ fn is_on_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
     step.is_some_and(|step| step.places.iter().any(|place| place.only.is_some()))
         || plan.children().into_iter().any(is_on_state)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_avoids_the_worker_of_its_original_and_prefers_replicas() {
+        let mut budgets: Vec<_> = ["a", "b", "c"].map(budget).into();
+        let slots: Vec<_> = budgets
+            .iter_mut()
+            .map(|budget| FreeSlots { budget, tasks: 1 })
+            .collect();
+        let mut place = Place {
+            prefer: vec!["b".into()],
+            replicas: vec!["c".into()],
+            only: None,
+        };
+        assert_eq!(choose(&place, 0, None, &slots), Some(1));
+        assert_eq!(choose(&place, 0, Some("b"), &slots), Some(2));
+        place.replicas.clear();
+        assert_eq!(choose(&place, 1, Some("b"), &slots), Some(2));
+        assert_eq!(choose(&place, 1, Some("b"), &slots[1..2]), None);
+    }
+
+    fn budget(worker: &str) -> AvailableVcores {
+        AvailableVcores {
+            executor_id: worker.into(),
+            vcores: 1,
+        }
+    }
+}

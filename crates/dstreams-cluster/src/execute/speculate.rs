@@ -355,3 +355,339 @@ impl TaskCopies {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ballista_core::serde::protobuf::{
+        FailedTask, IoError, ShuffleWritePartition, SuccessfulTask, failed_task::FailedReason,
+    };
+    use ballista_core::serde::scheduler::ExecutorMetadata;
+    use ballista_scheduler::planner::DefaultDistributedPlanner;
+    use ballista_scheduler::state::execution_graph::{StaticExecutionGraph, create_task_info};
+    use ballista_scheduler::state::execution_stage::ExecutionStage;
+    use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::physical_expr::expressions::Column;
+    use datafusion::physical_plan::Partitioning;
+    use datafusion::physical_plan::repartition::RepartitionExec;
+
+    use super::*;
+    use crate::execute::session_config;
+
+    const PARTITIONS: usize = 4;
+
+    /// A job with an exchange, in the engine's own graph, and the copies of its tasks.
+    struct Job {
+        graph: ExecutionGraphBox,
+        copies: TaskCopies,
+        stage: StageName,
+    }
+
+    fn executor(worker: &str) -> ExecutorMetadata {
+        ExecutorMetadata {
+            id: worker.into(),
+            host: "here".into(),
+            port: 1,
+            grpc_port: 2,
+            specification: Default::default(),
+            os_info: Default::default(),
+        }
+    }
+
+    impl Job {
+        /// Its first stage has a task on each of the workers 0 to 3.
+        fn new() -> Self {
+            let column: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+            let rows = RecordBatch::try_from_iter([("n", column)]).unwrap();
+            let schema = rows.schema();
+            let input = vec![vec![rows]; PARTITIONS];
+            let input = MemorySourceConfig::try_new_exec(&input, schema, None).unwrap();
+            let by = Partitioning::Hash(vec![Arc::new(Column::new("n", 0))], 2);
+            let plan = Arc::new(RepartitionExec::try_new(input, by).unwrap());
+            let config = Arc::new(session_config(2));
+            let (job, mut planner) = (JobId::new("job"), DefaultDistributedPlanner::new());
+            let graph = StaticExecutionGraph::new(
+                "s",
+                &job,
+                "job",
+                "session",
+                plan,
+                0,
+                config,
+                &mut planner,
+                None,
+            );
+            let mut graph: ExecutionGraphBox = Box::new(graph.unwrap());
+            graph.revive();
+            let mut job = Job {
+                graph,
+                copies: TaskCopies::new(Some(SpeculationConfig::default())),
+                stage: ("job".into(), 1, 0),
+            };
+            (0..PARTITIONS).for_each(|worker| job.bind(worker));
+            job
+        }
+
+        /// Starts the task of the first waiting partition; as the placement does.
+        fn bind(&mut self, worker: usize) {
+            let stage = self.graph.fetch_running_stage(&[]).unwrap();
+            let partition = stage.pending.next_slice(1)[0];
+            let (task, worker) = (stage.task_infos.len(), format!("worker-{worker}"));
+            let mut info = create_task_info(worker.clone(), task);
+            info.global_input_partition_ids = vec![partition];
+            stage.task_infos.push(info);
+            let avoid = self.copies.avoid(&self.stage, partition);
+            assert_ne!(avoid.as_ref(), Some(&worker));
+            let started = StageTask {
+                task,
+                partition,
+                worker,
+            };
+            self.copies.started(&self.stage, PARTITIONS, started, true);
+        }
+
+        fn status(&self, task: usize) -> &Status {
+            let stage = running_stage(&self.graph, &self.stage).unwrap();
+            &stage.task_infos[task].task_status
+        }
+
+        fn runs(&self, task: usize) -> bool {
+            matches!(self.status(task), Status::Running(_))
+        }
+
+        /// A task reports; returns whether its report goes to the engine.
+        fn report(&mut self, task: usize, worker: usize, status: Status) -> bool {
+            let worker = format!("worker-{worker}");
+            let success = matches!(status, Status::Successful(_));
+            let id = (self.stage.clone(), task);
+            let alone = self.copies.settle_alone(&id, success);
+            let passes = alone.unwrap_or_else(|| {
+                let graph = &mut self.graph;
+                self.copies.settle_pair(graph, &id, &worker, success).0
+            });
+            if passes {
+                self.engine_gets(task, &worker, status);
+            }
+            passes
+        }
+
+        fn engine_gets(&mut self, task: usize, worker: &str, status: Status) {
+            let status = TaskStatus {
+                task_id: task as u32,
+                job_id: "job".into(),
+                stage_id: 1,
+                status: Some(status),
+                ..TaskStatus::default()
+            };
+            let (executor, statuses) = (executor(worker), vec![status]);
+            self.graph
+                .update_task_status(&executor, statuses, 4, 4)
+                .unwrap();
+        }
+
+        fn succeed(&mut self, task: usize, worker: usize) -> bool {
+            self.report(task, worker, success(task, worker))
+        }
+
+        fn fail(&mut self, task: usize, worker: usize) -> bool {
+            let failed = FailedTask {
+                error: "a full disk".into(),
+                retryable: true,
+                count_to_failures: true,
+                failed_reason: Some(FailedReason::IoError(IoError {})),
+            };
+            self.report(task, worker, Status::Failed(failed))
+        }
+
+        /// All tasks but the last one succeed; the last one gets a copy on worker 0.
+        fn with_copy() -> Self {
+            let mut job = Job::new();
+            for task in 0..PARTITIONS - 1 {
+                assert!(job.succeed(task, task));
+            }
+            job.copy();
+            job.bind(0);
+            job
+        }
+
+        /// The last task is slow, and the engine gives it up.
+        fn copy(&mut self) {
+            // As if it had begun long ago.
+            self.copies.began -= Duration::from_secs(10);
+            let mut free = vec!["worker-3".to_owned(), "worker-0".to_owned()];
+            let copied = self.copies.look_at(&mut self.graph, &self.stage, &mut free);
+            assert!(copied && !self.runs(3));
+            assert_eq!(free, ["worker-3"]);
+            assert_eq!(self.hidden(), [("worker-3".to_owned(), 1)]);
+        }
+
+        fn hidden(&self) -> Vec<(String, usize)> {
+            let mut hidden = HashMap::new();
+            self.copies.count(&mut hidden);
+            hidden.into_iter().collect()
+        }
+
+        /// The next stage reads each output of the first one once; returns the worker with the last partition's.
+        fn winner(&self) -> String {
+            let inputs = match &self.graph.stages()[&2] {
+                ExecutionStage::UnResolved(stage) => &stage.inputs,
+                ExecutionStage::Resolved(stage) => &stage.inputs,
+                ExecutionStage::Running(stage) => &stage.inputs,
+                _ => panic!("it has run"),
+            };
+            let read = &inputs[&1].partition_locations;
+            assert!(inputs[&1].complete, "the first stage has not ended");
+            for partition in 0..2 {
+                assert_eq!(read[&partition].len(), PARTITIONS);
+            }
+            read[&0].last().unwrap().executor_meta.id.clone()
+        }
+    }
+
+    fn success(task: usize, worker: usize) -> Status {
+        let partitions = (0..2).map(|partition_id| ShuffleWritePartition {
+            partition_id,
+            file_id: Some(task as u64),
+            ..ShuffleWritePartition::default()
+        });
+        Status::Successful(SuccessfulTask {
+            executor_id: format!("worker-{worker}"),
+            partitions: partitions.collect(),
+            ..SuccessfulTask::default()
+        })
+    }
+
+    #[test]
+    fn the_copy_counts_if_it_is_first() {
+        let mut job = Job::with_copy();
+        assert!(job.succeed(4, 0));
+        assert_eq!(job.copies.counts(), (1, 1));
+        assert_eq!(job.winner(), "worker-0");
+        assert!(!job.succeed(3, 3));
+        // Neither does the engine itself take it.
+        job.engine_gets(3, "worker-3", success(3, 3));
+        assert_eq!(job.winner(), "worker-0");
+        assert_eq!(job.hidden(), []);
+    }
+
+    #[test]
+    fn the_original_counts_if_it_is_first() {
+        let mut job = Job::with_copy();
+        assert!(job.succeed(3, 3));
+        assert_eq!(job.copies.counts(), (1, 0));
+        assert_eq!(job.winner(), "worker-3");
+        assert_eq!(job.hidden(), [("worker-0".to_owned(), 1)]);
+        assert!(!job.succeed(4, 0));
+        assert_eq!((job.winner(), job.hidden()), ("worker-3".into(), vec![]));
+    }
+
+    #[test]
+    fn the_original_counts_if_its_copy_has_not_begun() {
+        let mut job = Job::new();
+        (0..3).for_each(|task| assert!(job.succeed(task, task)));
+        job.copy();
+        assert!(job.succeed(3, 3));
+        assert_eq!(job.winner(), "worker-3");
+        assert_eq!((job.copies.counts(), job.hidden()), ((0, 0), vec![]));
+    }
+
+    /// The engine may not have taken the copy's report yet when the original's comes.
+    #[test]
+    fn the_second_report_is_dropped_before_the_engine_has_the_first() {
+        let mut job = Job::with_copy();
+        let id = (job.stage.clone(), 4);
+        let (passes, cancels) = job
+            .copies
+            .settle_pair(&mut job.graph, &id, "worker-0", true);
+        assert!(passes && cancels.len() == 1 && cancels[0].task_id == 3);
+        assert!(!job.succeed(3, 3));
+        job.engine_gets(4, "worker-0", success(4, 0));
+        assert_eq!(job.winner(), "worker-0");
+    }
+
+    #[test]
+    fn a_failed_copy_harms_nothing() {
+        let mut job = Job::with_copy();
+        assert!(!job.fail(4, 0));
+        assert!(job.runs(3) && job.hidden().is_empty());
+        let stage = running_stage(&job.graph, &job.stage).unwrap();
+        assert_eq!(stage.task_failure_numbers, [0; PARTITIONS]);
+        assert_eq!(stage.pending.remaining(), 0);
+        let mut free = vec!["worker-0".to_owned()];
+        let again = job.copies.look_at(&mut job.graph, &job.stage, &mut free);
+        assert!(!again, "it was copied again");
+        assert!(job.succeed(3, 3));
+        assert_eq!(job.winner(), "worker-3");
+    }
+
+    #[test]
+    fn a_failed_original_leaves_its_copy() {
+        let mut job = Job::with_copy();
+        assert!(!job.fail(3, 3));
+        assert!(job.runs(4) && job.hidden().is_empty());
+        // Now it is the only one.
+        assert!(job.fail(4, 0));
+        job.bind(2);
+        assert!(job.succeed(5, 2));
+        assert_eq!(job.winner(), "worker-2");
+    }
+
+    #[test]
+    fn a_lost_worker_takes_only_its_own_task() {
+        for (lost, winner) in [(0, 3), (3, 0)] {
+            let mut job = Job::with_copy();
+            let name = format!("worker-{lost}");
+            job.copies.lost(&name);
+            job.graph.reset_stages_on_lost_executor(&name).unwrap();
+            assert_eq!(job.hidden().len(), usize::from(winner == 3));
+            if winner == 3 {
+                // Its first task ran there too, and the next copy is to start.
+                job.bind(1);
+                job.bind(2);
+                let stage = running_stage(&job.graph, &job.stage).unwrap();
+                let is_copy = stage.task_infos[5].global_input_partition_ids == [3];
+                let (again, copy) = if is_copy { (6, 5) } else { (5, 6) };
+                assert!(job.succeed(again, again - 4));
+                assert!(job.succeed(3, 3));
+                assert!(!job.succeed(copy, copy - 4));
+            } else {
+                assert!(job.succeed(4, 0));
+            }
+            assert_eq!(job.winner(), format!("worker-{winner}"));
+        }
+    }
+
+    #[test]
+    fn a_stage_that_runs_again_is_another_one() {
+        let mut job = Job::with_copy();
+        let earlier = (job.stage.0.clone(), 1, 7);
+        assert!(!restore(&mut job.graph, &earlier, 3, "worker-3"));
+        assert!(!give_up(&mut job.graph, &earlier, 4));
+        assert!(job.runs(4));
+        let left = job.copies.forget(&job.stage);
+        assert!(left.len() == 1 && left[0].task_id == 3, "it is cancelled");
+        assert_eq!(job.hidden(), [("worker-3".to_owned(), 1)]);
+        // What the engine does not know is not reported to it.
+        assert!(!job.succeed(3, 3));
+        assert_eq!(job.hidden(), []);
+        assert!(job.succeed(4, 0));
+        assert_eq!(job.winner(), "worker-0");
+    }
+
+    /// The report of a task that the engine has given up may be lost.
+    #[test]
+    fn a_core_comes_back_without_a_report() {
+        let job = Job::with_copy();
+        let (task, now) = ((job.stage.clone(), 3), Instant::now());
+        let late = MAX_REPORT_DELAY.as_millis() as u64;
+        assert!(job.copies.due(now).is_empty());
+        let due = job.copies.due(now + ASK_INTERVAL);
+        assert_eq!(due["worker-3"], std::slice::from_ref(&task));
+        job.copies.answered(&task, TaskState::Runs, now);
+        job.copies.answered(&task, TaskState::Ended(late - 1), now);
+        assert_eq!(job.hidden().len(), 1);
+        job.copies.answered(&task, TaskState::Ended(late), now);
+        assert_eq!(job.hidden(), []);
+        assert_eq!(job.copies.avoid(&job.stage, 3), None);
+    }
+}
