@@ -5,13 +5,13 @@ use crate::invariants::Moment;
 use crate::machine::{Stage, Task};
 
 impl World {
-    pub fn graph(&mut self, stage: Stage) -> Option<&mut Graph> {
+    pub(super) fn graph(&mut self, stage: Stage) -> Option<&mut Graph> {
         let graph = self.graphs.get_mut(&stage.0);
         graph.filter(|graph| graph.attempt == stage.1 && !graph.over)
     }
 
     /// A worker for each free core.
-    pub fn free(&self) -> Vec<usize> {
+    pub(super) fn free(&self) -> Vec<usize> {
         let mut busy = vec![0; self.workers.len()];
         for graph in self.graphs.values().filter(|graph| !graph.over) {
             let running = graph.tasks.iter().filter(|t| t.state == State::Running);
@@ -25,13 +25,13 @@ impl World {
         free
     }
 
-    pub fn live(&self) -> Vec<Stage> {
+    pub(super) fn live(&self) -> Vec<Stage> {
         let live = self.graphs.iter().filter(|(_, graph)| !graph.over);
         live.map(|(at, graph)| (*at, graph.attempt)).collect()
     }
 
     /// Starts the tasks of waiting partitions.
-    pub fn bind(&mut self) {
+    pub(super) fn bind(&mut self) {
         if self.graphs.values().all(|graph| graph.pending.is_empty()) {
             return;
         }
@@ -56,7 +56,7 @@ impl World {
         }
     }
 
-    pub fn start(&mut self, stage: Stage, partition: usize, worker: usize) {
+    pub(super) fn start(&mut self, stage: Stage, partition: usize, worker: usize) {
         let (now, time) = (self.now, self.time());
         let graph = self.graphs.get_mut(&stage.0).unwrap();
         let at = Task {
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// The original takes its place back, if nothing of its partition has succeeded.
-    pub fn restore(&mut self, (stage, task): Id, copy: Option<Task>) -> bool {
+    pub(super) fn restore(&mut self, (stage, task): Id, copy: Option<Task>) -> bool {
         let Some(graph) = self.graph(stage) else {
             return false;
         };
@@ -121,13 +121,13 @@ impl World {
         true
     }
 
-    pub fn pass(&mut self, news: News) {
+    pub(super) fn pass(&mut self, news: News) {
         self.news.push_back(news);
         let way = self.random.below(5_000);
         self.after(way, Event::Schedule);
     }
 
-    pub fn schedule(&mut self) {
+    pub(super) fn schedule(&mut self) {
         match self.news.pop_front() {
             Some(News::Status((stage, task), ok)) => {
                 let Some(graph) = self.graph(stage) else {
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// A stage's input is lost: the scheduler begins it anew.
-    pub fn run_again(&mut self, stage: usize) {
+    pub(super) fn run_again(&mut self, stage: usize) {
         let Some(graph) = self.graphs.get_mut(&stage).filter(|graph| !graph.over) else {
             return;
         };
