@@ -24,7 +24,7 @@ use crate::plan::TaskState;
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A task of a stage.
-pub type Task = (StageName, usize);
+pub type TaskId = (StageName, usize);
 
 /// A task that runs and that the engine has given up.
 #[derive(Debug)]
@@ -36,9 +36,9 @@ struct Hidden {
 }
 
 #[derive(Debug)]
-struct Tasks {
+struct WatchedTasks {
     machine: Speculation<StageName, String>,
-    hidden: HashMap<Task, Hidden>,
+    hidden: HashMap<TaskId, Hidden>,
 }
 
 /// The copies of slow tasks.
@@ -46,7 +46,7 @@ struct Tasks {
 pub struct TaskCopies {
     began: Instant,
     /// `None` if no copies are made. Lock order L8 (ARCHITECTURE.md).
-    tasks: Option<Arc<Mutex<Tasks>>>,
+    tasks: Option<Arc<Mutex<WatchedTasks>>>,
 }
 
 /// A task that is cancelled.
@@ -69,7 +69,7 @@ async fn cancel(scheduler: &Scheduler, tasks: Vec<RunningTaskInfo>) {
     }
 }
 
-impl Tasks {
+impl WatchedTasks {
     fn hide(&mut self, stage: &StageName, task: &StageTask<String>) {
         let now = Instant::now();
         let hidden = Hidden {
@@ -80,7 +80,7 @@ impl Tasks {
         self.hidden.insert((stage.clone(), task.task), hidden);
     }
 
-    fn report(&mut self, (stage, task): &Task, success: bool, now: Duration) -> Verdict<String> {
+    fn report(&mut self, (stage, task): &TaskId, success: bool, now: Duration) -> Verdict<String> {
         match success {
             true => self.machine.finished(stage, *task, now),
             false => self.machine.failed(stage, *task),
@@ -91,7 +91,7 @@ impl Tasks {
 impl TaskCopies {
     /// Copies as the settings say; none without settings.
     pub fn new(config: Option<SpeculationConfig>) -> Self {
-        let tasks = config.map(|config| Tasks {
+        let tasks = config.map(|config| WatchedTasks {
             machine: Speculation::new(config),
             hidden: HashMap::new(),
         });
@@ -105,7 +105,7 @@ impl TaskCopies {
         self.tasks.is_some()
     }
 
-    fn lock(&self) -> Option<MutexGuard<'_, Tasks>> {
+    fn lock(&self) -> Option<MutexGuard<'_, WatchedTasks>> {
         let tasks = self.tasks.as_ref()?;
         Some(tasks.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -185,13 +185,13 @@ impl TaskCopies {
         }
     }
 
-    fn take_hidden(&self, task: &Task) -> bool {
+    fn take_hidden(&self, task: &TaskId) -> bool {
         let tasks = self.lock();
         tasks.is_some_and(|mut tasks| tasks.hidden.remove(task).is_some())
     }
 
     /// Whether the report of a task goes to the engine; `None` if it has a copy or is one.
-    fn settle_alone(&self, task: &Task, success: bool) -> Option<bool> {
+    fn settle_alone(&self, task: &TaskId, success: bool) -> Option<bool> {
         let now = self.began.elapsed();
         let Some(mut tasks) = self.lock() else {
             return Some(true);
@@ -208,7 +208,7 @@ impl TaskCopies {
     fn settle_pair(
         &self,
         graph: &mut ExecutionGraphBox,
-        task: &Task,
+        task: &TaskId,
         worker: &str,
         success: bool,
     ) -> (bool, Vec<RunningTaskInfo>) {
@@ -323,8 +323,8 @@ impl TaskCopies {
     }
 
     /// The hidden tasks that workers are asked about now, by worker: their reports may have been lost.
-    pub fn due(&self, now: Instant) -> BTreeMap<String, Vec<Task>> {
-        let mut due: BTreeMap<String, Vec<Task>> = BTreeMap::new();
+    pub fn due(&self, now: Instant) -> BTreeMap<String, Vec<TaskId>> {
+        let mut due: BTreeMap<String, Vec<TaskId>> = BTreeMap::new();
         if let Some(mut tasks) = self.lock() {
             for (task, hidden) in &mut tasks.hidden {
                 if now - hidden.asked >= ASK_INTERVAL {
@@ -339,7 +339,7 @@ impl TaskCopies {
     }
 
     /// A worker says what it knows of a task.
-    pub fn answered(&self, task: &Task, state: TaskState, now: Instant) {
+    pub fn answered(&self, task: &TaskId, state: TaskState, now: Instant) {
         let Some(mut tasks) = self.lock() else {
             return;
         };

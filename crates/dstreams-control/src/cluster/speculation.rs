@@ -81,7 +81,7 @@ enum Twin<W> {
 }
 
 #[derive(Clone, Debug)]
-struct Part<W> {
+struct TaskPair<W> {
     original: Option<Running<W>>,
     copy: Twin<W>,
     /// Whether it may run on any worker, and no copy of it has failed.
@@ -90,7 +90,7 @@ struct Part<W> {
     took: Option<Duration>,
 }
 
-impl<W> Part<W> {
+impl<W> TaskPair<W> {
     const fn has_copy(&self) -> bool {
         !matches!(self.copy, Twin::None)
     }
@@ -109,14 +109,14 @@ impl<W> Part<W> {
 }
 
 #[derive(Clone, Debug)]
-struct Stage<W> {
+struct StageTasks<W> {
     partitions: usize,
-    parts: BTreeMap<usize, Part<W>>,
+    parts: BTreeMap<usize, TaskPair<W>>,
     /// Tasks that were cancelled, since another of their partition succeeded.
     losers: BTreeSet<usize>,
 }
 
-impl<W> Stage<W> {
+impl<W> StageTasks<W> {
     /// The time after which a task is slow, if enough have finished.
     fn limit(&self, config: &SpeculationConfig) -> Option<Duration> {
         let mut took: Vec<_> = self.parts.values().filter_map(|part| part.took).collect();
@@ -129,7 +129,7 @@ impl<W> Stage<W> {
         Some(slow.max(config.floor))
     }
 
-    fn part_of(&mut self, task: usize) -> Option<&mut Part<W>> {
+    fn part_of(&mut self, task: usize) -> Option<&mut TaskPair<W>> {
         let is = |running: &Running<W>| running.at.task == task;
         self.parts.values_mut().find(|part| {
             part.original.as_ref().is_some_and(is)
@@ -170,7 +170,7 @@ impl<W> Stage<W> {
 #[derive(Clone, Debug)]
 pub struct Speculation<S, W> {
     config: SpeculationConfig,
-    stages: BTreeMap<S, Stage<W>>,
+    stages: BTreeMap<S, StageTasks<W>>,
     made: u64,
     won: u64,
 }
@@ -196,12 +196,12 @@ impl<S: Ord + Clone, W: Eq + Clone> Speculation<S, W> {
         may_copy: bool,
         now: Duration,
     ) {
-        let stage = self.stages.entry(stage.clone()).or_insert(Stage {
+        let stage = self.stages.entry(stage.clone()).or_insert(StageTasks {
             partitions,
             parts: BTreeMap::new(),
             losers: BTreeSet::new(),
         });
-        let part = stage.parts.entry(at.partition).or_insert(Part {
+        let part = stage.parts.entry(at.partition).or_insert(TaskPair {
             original: None,
             copy: Twin::None,
             may_copy,
@@ -380,7 +380,7 @@ impl<S: Ord + Clone, W: Eq + Clone> Speculation<S, W> {
         let parts = self.stages.remove(stage).into_iter();
         let parts = parts.flat_map(|stage| stage.parts.into_values());
         let originals = parts
-            .filter(Part::has_copy)
+            .filter(TaskPair::has_copy)
             .filter_map(|part| part.original);
         originals.map(|original| original.at).collect()
     }
