@@ -84,7 +84,7 @@ enum Twin<W> {
 struct TaskPair<W> {
     original: Option<Running<W>>,
     copy: Twin<W>,
-    /// Whether it may run on any worker, and no copy of it has failed.
+    /// Whether it may run on any worker, and neither a copy of it nor a task with a copy has failed.
     may_copy: bool,
     /// How long the task took that counts.
     took: Option<Duration>,
@@ -316,6 +316,8 @@ impl<S: Ord + Clone, W: Eq + Clone> Speculation<S, W> {
         };
         match &part.original {
             Some(original) if original.at.task == task && part.has_copy() => {
+                // Otherwise a task that always fails late would have a copy whenever it fails.
+                part.may_copy = false;
                 part.promote();
                 Verdict::Dropped
             }
@@ -366,6 +368,12 @@ impl<S: Ord + Clone, W: Eq + Clone> Speculation<S, W> {
             Twin::Runs(copy) => Some(copy),
         });
         tasks.map(|task| task.at.task).collect()
+    }
+
+    /// Whether there are stages that have not been forgotten.
+    #[must_use]
+    pub fn has_stages(&self) -> bool {
+        !self.stages.is_empty()
     }
 
     /// The stages that have not been forgotten.
