@@ -152,6 +152,7 @@ impl ClusterEngine {
         let launcher = Launcher {
             endpoint: config.scheduler_endpoint(),
             failures: Arc::clone(&failures),
+            copies: copies.clone(),
         };
         let logical = Arc::new(BallistaLogicalExtensionCodec::default());
         let mut scheduler: Scheduler = SchedulerServer::new_with_task_launcher(
@@ -375,6 +376,9 @@ async fn look(scheduler: Scheduler, placement: Placement, peers: Peers, copies: 
     let looks = async {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
+            if !copies.has_stages() {
+                continue;
+            }
             let jobs = scheduler.state.task_manager.get_running_job_cache();
             let free = placement.free(&jobs).await;
             if copies.look(&scheduler, free).await {

@@ -119,6 +119,11 @@ pub fn restore(graph: &mut ExecutionGraphBox, name: &StageName, task: usize, wor
     stage.task_infos[task].task_status = Status::Running(RunningTask {
         executor_id: worker.to_owned(),
     });
+    // If the stage runs again after it was over, the engine looks only at the newest task of each partition, and
+    // would run this one again while its result stays. The others are over, and it ignores what they report.
+    for other in tasks.into_iter().filter(|other| *other != task) {
+        stage.task_infos[other].global_input_partition_ids.clear();
+    }
     true
 }
 

@@ -243,6 +243,7 @@ impl SchedulerGrpc for SchedulerProxy {
         request: Request<ExecutorStoppedParams>,
     ) -> Result<Response<ExecutorStoppedResult>, Status> {
         self.admitted.check(&request.get_ref().executor_id)?;
+        self.copies.lost(&request.get_ref().executor_id);
         SchedulerGrpc::executor_stopped(&self.scheduler, request).await
     }
 

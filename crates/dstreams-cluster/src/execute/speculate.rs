@@ -105,6 +105,11 @@ impl TaskCopies {
         self.tasks.is_some()
     }
 
+    /// Whether there are stages to look at.
+    pub fn has_stages(&self) -> bool {
+        self.lock().is_some_and(|tasks| tasks.machine.has_stages())
+    }
+
     fn lock(&self) -> Option<MutexGuard<'_, WatchedTasks>> {
         let tasks = self.tasks.as_ref()?;
         Some(tasks.lock().unwrap_or_else(PoisonError::into_inner))
@@ -161,18 +166,26 @@ impl TaskCopies {
         let attempt = status.stage_attempt_num as usize;
         let stage = (status.job_id.clone(), status.stage_id as usize, attempt);
         let task = (stage, status.task_id as usize);
+        let passes = self.settle_alone(&task, success);
+        if passes == Some(true) {
+            return true;
+        }
         let job = JobId::new(&status.job_id);
+        let executors = &scheduler.state.executor_manager;
         let jobs = scheduler.state.task_manager.get_running_job_cache();
-        let info = jobs.get(&job);
-        match (self.settle_alone(&task, success), info) {
-            (Some(passes), _) => {
-                if !passes && info.is_none() {
-                    // It may have written after the job's files were removed.
-                    scheduler.state.executor_manager.clean_up_job_data(job);
-                }
+        match (passes, jobs.get(&job)) {
+            (Some(passes), Some(_)) => passes,
+            (Some(passes), None) => {
+                // It may have written after the job's files were removed.
+                executors.clean_up_job_data(job);
                 passes
             }
             (None, Some(info)) => {
+                if executors.get_executor_metadata(worker).await.is_err() {
+                    // The engine has removed the executor, and must not count on its tasks again.
+                    self.lost(worker);
+                    return true;
+                }
                 let (passes, cancels) = {
                     let mut graph = info.execution_graph.write().await;
                     self.settle_pair(&mut graph, &task, worker, success)
@@ -232,7 +245,9 @@ impl TaskCopies {
                     let copy = copy.into_iter().map(|copy| cancelled(stage, copy));
                     (true, copy.collect())
                 }
-                // The engine has a result, or the stage is over.
+                // The engine has a result already.
+                false if running_stage(graph, stage).is_some() => (false, Vec::new()),
+                // The stage is over.
                 false => {
                     let left = tasks.machine.forget(stage).into_iter();
                     (false, left.map(|task| cancelled(stage, task)).collect())
@@ -317,6 +332,8 @@ impl TaskCopies {
             if give_up(graph, stage, task.task) {
                 tasks.hide(stage, &task);
                 wait = true;
+            } else {
+                tasks.machine.gone(stage, task.task);
             }
         }
         wait
@@ -630,6 +647,67 @@ mod tests {
         job.bind(2);
         assert!(job.succeed(5, 2));
         assert_eq!(job.winner(), "worker-2");
+    }
+
+    /// A task that fails late is slow before it fails: it must not hide each of its failures behind a further copy.
+    #[test]
+    fn a_copy_whose_original_failed_is_not_copied() {
+        let mut job = Job::with_copy();
+        assert!(!job.fail(3, 3));
+        job.copies.began -= Duration::from_secs(10);
+        let mut free = vec!["worker-1".to_owned()];
+        let again = job.copies.look_at(&mut job.graph, &job.stage, &mut free);
+        assert!(!again && job.runs(4), "it was copied again");
+        assert!(job.fail(4, 0), "the failure was dropped");
+    }
+
+    /// The engine runs the stage again if a worker is lost with its results. It looks at the newest task of each
+    /// partition, and the original is older than its copy.
+    #[test]
+    fn a_partition_whose_original_won_does_not_run_again() {
+        for before in ["the copy runs", "the copy fails", "the copy is lost"] {
+            let mut job = Job::new();
+            // Worker 0 has no result that is lost with it.
+            job.succeed(1, 1);
+            job.succeed(2, 2);
+            assert!(job.fail(0, 0));
+            job.bind(1);
+            assert!(job.succeed(4, 1));
+            job.copy();
+            job.bind(0);
+            match before {
+                "the copy fails" => assert!(!job.fail(5, 0)),
+                "the copy is lost" => {
+                    job.copies.lost("worker-0");
+                    job.graph.reset_stages_on_lost_executor("worker-0").unwrap();
+                }
+                _ => assert!(job.runs(5)),
+            }
+            assert!(job.succeed(3, 3));
+            assert_eq!(job.winner(), "worker-3");
+            job.graph.reset_stages_on_lost_executor("worker-2").unwrap();
+            let stage = job.graph.fetch_running_stage(&[]).unwrap();
+            assert_eq!((stage.stage_id, stage.stage_attempt_num), (1, 1));
+            assert_eq!(stage.pending.next_slice(usize::MAX), [2], "{before}");
+        }
+    }
+
+    /// A result that the engine has already is no reason to forget the other partitions.
+    #[test]
+    fn an_original_that_is_late_leaves_the_stage_known() {
+        let mut job = Job::new();
+        (0..2).for_each(|task| assert!(job.succeed(task, task)));
+        job.copies.began -= Duration::from_secs(10);
+        let mut free = vec!["worker-0".to_owned()];
+        assert!(job.copies.look_at(&mut job.graph, &job.stage, &mut free));
+        assert!(!job.runs(2));
+        job.bind(0);
+        job.engine_gets(4, "worker-0", success(4, 0));
+        assert!(!job.succeed(2, 2));
+        let known = job.copies.lock().unwrap().machine.stages();
+        assert_eq!(known, std::slice::from_ref(&job.stage));
+        assert!(job.runs(3) && job.succeed(3, 3));
+        job.winner();
     }
 
     #[test]
