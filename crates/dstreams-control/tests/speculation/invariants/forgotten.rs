@@ -7,7 +7,10 @@ pub fn check(moment: &Moment) -> Option<String> {
         Moment::Synced { known, live } if known > live => {
             Some(format!("{known} stages, {live} live"))
         }
-        Moment::Over { stages, .. } if !stages.is_empty() => Some(format!("{stages:?}")),
+        Moment::Over {
+            stages,
+            stuck: false,
+        } if !stages.is_empty() => Some(format!("{stages:?}")),
         _ => None,
     }
 }

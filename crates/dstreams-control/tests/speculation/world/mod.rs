@@ -63,6 +63,8 @@ struct Known {
     at: Task,
     state: State,
     since: u64,
+    /// Whether its partition was taken from it, since another task has its place for good.
+    replaced: bool,
 }
 
 /// A stage, as the scheduler has it.
@@ -72,8 +74,13 @@ struct Graph {
     /// Whether its tasks may run anywhere.
     free: bool,
     micros: u64,
+    /// Of all attempts, if the stage was over in between.
     tasks: Vec<Known>,
     pending: VecDeque<usize>,
+    /// A partition whose tasks take long and always fail.
+    bad: Option<usize>,
+    /// By partition: how often its tasks have failed since the last success.
+    failures: Vec<usize>,
     over: bool,
 }
 
@@ -111,7 +118,7 @@ pub struct World {
     cancelled: BTreeSet<Id>,
     /// By partition: its original, while it has a copy.
     pairs: BTreeMap<Id, usize>,
-    /// Partitions of which a copy failed.
+    /// Partitions of which a copy failed, or a task with a copy.
     tried: BTreeSet<Id>,
     /// By partition: how long the task took that counted.
     took: BTreeMap<Id, u64>,
@@ -246,6 +253,8 @@ impl World {
         match event {
             Event::Begin(stage) => {
                 let partitions = 1 + self.random.below(12) as usize;
+                let bad = self.random.chance(150);
+                let bad = bad.then(|| self.random.below(partitions as u64) as usize);
                 let graph = Graph {
                     attempt: 0,
                     partitions,
@@ -253,6 +262,8 @@ impl World {
                     micros: self.random.pick(&[5_000, 40_000, 150_000, 900_000]),
                     tasks: Vec::new(),
                     pending: (0..partitions).collect(),
+                    bad,
+                    failures: vec![0; partitions],
                     over: false,
                 };
                 self.graphs.insert(stage, graph);
@@ -327,6 +338,7 @@ impl World {
                 assert_eq!(known.state, State::Running, "a copy of {task:?}");
                 known.state = State::GivenUp;
                 let (age, free) = (self.now - known.since, graph.free);
+                let alike = self.even && graph.bad != Some(task.partition);
                 graph.pending.push_front(task.partition);
                 self.hidden.insert((stage, task.task), task.worker);
                 self.pairs.insert((stage, task.partition), task.task);
@@ -337,7 +349,7 @@ impl World {
                 let moment = Moment::Copied {
                     age,
                     limit,
-                    alike: self.even,
+                    alike,
                     free,
                     copies: self.pairs.len(),
                     most,
@@ -496,11 +508,13 @@ impl World {
                 }
             }
             Verdict::Dropped => {
-                self.tally
-                    .add(match self.pairs.get(&(stage, at.partition)) {
-                        Some(_) => "original failed",
-                        None => "report of a loser",
-                    });
+                let part = (stage, at.partition);
+                if self.pairs.get(&part) == Some(&task) {
+                    self.tally.add("original failed");
+                    self.tried.insert(part);
+                } else {
+                    self.tally.add("report of a loser");
+                }
                 self.unpair(id);
             }
         }

@@ -1,8 +1,15 @@
 //! The scheduler of a [`World`]: what it has, what it starts, and what it takes from its queue.
 
+use std::collections::BTreeSet;
+
 use super::{Event, Graph, Id, Known, News, Run, State, World};
 use crate::invariants::Moment;
 use crate::machine::{Stage, Task};
+
+/// So many times longer than others do tasks take that always fail.
+const LATE: u64 = 3;
+/// So many failures of a partition end its stage.
+const MOST_FAILURES: usize = 4;
 
 impl World {
     pub(super) fn graph(&mut self, stage: Stage) -> Option<&mut Graph> {
@@ -68,8 +75,10 @@ impl World {
             at: at.clone(),
             state: State::Running,
             since: now,
+            replaced: false,
         });
         let (partitions, free, micros) = (graph.partitions, graph.free, graph.micros);
+        let bad = graph.bad == Some(partition);
         let original = self.pairs.get(&(stage, partition)).copied();
         let runs_on = original.and_then(|task| self.runs.get(&(stage, task)));
         let moment = Moment::Started {
@@ -83,8 +92,9 @@ impl World {
         self.machine
             .started(stage, partitions, at.clone(), free, time);
         let jitter = 1_000 + self.random.below(200);
-        let takes = micros * self.workers[worker].factor * jitter / 1_000;
-        let fails = self.random.chance(30);
+        let late = if bad { LATE } else { 1 };
+        let takes = micros * self.workers[worker].factor * late * jitter / 1_000;
+        let fails = self.random.chance(30) || bad;
         let id = (stage, at.task);
         let run = Run { at, fails };
         self.runs.insert(id, run);
@@ -108,8 +118,11 @@ impl World {
             .tasks
             .iter_mut()
             .filter(|t| t.at.partition == partition);
-        for known in of.filter(|known| known.state == State::Running) {
-            known.state = State::GivenUp;
+        for known in of {
+            if known.state == State::Running {
+                known.state = State::GivenUp;
+            }
+            known.replaced = known.at.task != task;
         }
         graph.pending.retain(|pending| *pending != partition);
         graph.tasks[task].state = State::Running;
@@ -140,8 +153,13 @@ impl World {
                 if !ok {
                     graph.tasks[task].state = State::GivenUp;
                     graph.pending.push_front(partition);
+                    graph.failures[partition] += 1;
+                    if graph.failures[partition] == MOST_FAILURES {
+                        self.fail(stage);
+                    }
                     return;
                 }
+                graph.failures[partition] = 0;
                 graph.tasks[task].state = State::Successful;
                 let done = |partition| {
                     let of = graph.tasks.iter().filter(|t| t.at.partition == partition);
@@ -160,8 +178,60 @@ impl World {
                         }
                     }
                 }
+                self.run_again_what_is_lost(worker);
             }
             None => {}
+        }
+    }
+
+    /// A task has failed too often: its stage is over.
+    fn fail(&mut self, stage: Stage) {
+        let Some(graph) = self.graph(stage) else {
+            return;
+        };
+        graph.over = true;
+        graph.pending.clear();
+        let mut running = Vec::new();
+        for known in graph.tasks.iter_mut().filter(|t| t.state == State::Running) {
+            known.state = State::GivenUp;
+            running.push(known.at.task);
+        }
+        self.tally.add("stage failed");
+        for task in running {
+            self.cancel((stage, task));
+        }
+    }
+
+    /// Stages that were over run again if their results are still to be read and a worker was lost with some. A new
+    /// attempt has the tasks of the earlier one, and the newest of a partition says whether it is done.
+    fn run_again_what_is_lost(&mut self, worker: usize) {
+        for graph in self.graphs.values_mut() {
+            let lost = |task: &Known| task.at.worker == worker && task.state == State::Successful;
+            let failed = graph.failures.contains(&MOST_FAILURES);
+            let read = self.random.chance(700);
+            if !graph.over || failed || !read || !graph.tasks.iter().any(lost) {
+                continue;
+            }
+            graph
+                .tasks
+                .iter_mut()
+                .filter(|task| lost(task))
+                .for_each(|task| {
+                    task.state = State::GivenUp;
+                });
+            if graph.tasks.iter().any(|task| task.replaced) {
+                self.tally.add("stage ran again after an original won");
+            }
+            let mut seen = BTreeSet::new();
+            for task in graph.tasks.iter().rev().filter(|task| !task.replaced) {
+                if seen.insert(task.at.partition) && task.state != State::Successful {
+                    graph.pending.push_back(task.at.partition);
+                }
+            }
+            graph.attempt += 1;
+            graph.over = false;
+            graph.failures.fill(0);
+            self.tally.add("stage that was over ran again");
         }
     }
 
@@ -176,6 +246,7 @@ impl World {
         graph.attempt += 1;
         graph.tasks.clear();
         graph.pending = (0..graph.partitions).collect();
+        graph.failures.fill(0);
         self.tally.add("stage ran again");
         for task in running {
             self.cancel(((stage, attempt), task));
