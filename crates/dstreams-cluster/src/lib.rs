@@ -15,6 +15,7 @@ mod worker;
 struct WhenABatchFails;
 
 pub use app::main;
+pub use dstreams_control::cluster::SpeculationConfig;
 pub use master::{
     ClusterStatus, LossReason, LostWorker, Master, MasterOptions, RunningCluster, StreamStatus,
     WorkerStatus,

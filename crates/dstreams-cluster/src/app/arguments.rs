@@ -72,6 +72,9 @@ pub struct ClusterArgs {
     /// Time within which a silent worker is given up, 200ms to 1h; the end of its process is noticed at once
     #[arg(long, value_name = "D", default_value = "2s", value_parser = duration)]
     silence: Duration,
+    /// Do not run slow tasks once more on other workers
+    #[arg(long)]
+    no_speculation: bool,
     #[command(flatten)]
     secret: Secret,
 }
@@ -83,6 +86,7 @@ impl Default for ClusterArgs {
             copies: 2,
             standbys: 1,
             silence: MasterOptions::default().silence,
+            no_speculation: false,
             advertise: None,
             secret: Secret::default(),
         }
@@ -92,6 +96,7 @@ impl Default for ClusterArgs {
 impl ClusterArgs {
     /// The options of a master.
     pub fn options(&self, listen: &str, workers: usize) -> Result<MasterOptions, Error> {
+        let defaults = MasterOptions::default();
         Ok(MasterOptions {
             listen: listen.to_owned(),
             advertise: self.advertise.clone(),
@@ -100,8 +105,9 @@ impl ClusterArgs {
             copies: usize::from(self.copies),
             standbys: usize::from(self.standbys),
             silence: self.silence,
+            speculation: defaults.speculation.filter(|_| !self.no_speculation),
             token: self.secret.read()?,
-            ..MasterOptions::default()
+            ..defaults
         })
     }
 

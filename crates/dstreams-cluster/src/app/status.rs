@@ -117,6 +117,13 @@ fn table(master: &str, status: &ClusterStatus) -> String {
             "{read} journal(s) of lost workers read, state rebuilt {rebuilds} time(s)"
         );
     }
+    if let copies @ 1.. = status.task_copies {
+        let won = status.task_copies_won;
+        let _ = writeln!(
+            text,
+            "slow tasks copied {copies} time(s), {won} time(s) the copy was first"
+        );
+    }
     if let (tries @ 1.., Some(error)) = &status.checkpoint_failures {
         let _ = writeln!(text, "no checkpoint was written in {tries} tries: {error}");
     }

@@ -26,6 +26,7 @@ use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use dstreams::internal::{Acceptor, log_reachable};
 use dstreams::{Error, Result};
 use dstreams_control::BatchTime;
+use dstreams_control::cluster::SpeculationConfig;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -36,6 +37,7 @@ use tonic::transport::Server;
 use super::launch::{Launcher, MESSAGE};
 use super::placement::Placement;
 use super::scheduler_proxy::{Admitted, Failures, SchedulerProxy};
+use super::speculate::{LOOK_INTERVAL, TaskCopies};
 use super::task_error::clip;
 use super::watch::{CHECK_INTERVAL, TaskWatch};
 use crate::data::{CONNECTIONS, Peers};
@@ -71,6 +73,7 @@ pub struct ClusterEngine {
     peers: Peers,
     failures: Arc<Failures>,
     admitted: Arc<Admitted>,
+    copies: TaskCopies,
     jobs: AtomicU64,
     serving: CancellationToken,
 }
@@ -121,6 +124,7 @@ impl ClusterEngine {
         codec: Codec,
         partitions: usize,
         peers: Peers,
+        speculation: Option<SpeculationConfig>,
     ) -> Result<Self> {
         let address = format!("{bound}:0");
         let listener = TcpListener::bind(&address).await;
@@ -131,7 +135,8 @@ impl ClusterEngine {
         let at = listener.local_addr().map_err(failed)?;
         log_reachable("the engine's scheduler", at, false);
         let port = at.port();
-        let placement = Placement::default();
+        let copies = TaskCopies::new(speculation);
+        let placement = Placement::new(copies.clone());
         let config = SchedulerConfig {
             bind_host: bound.to_owned(),
             bind_port: port,
@@ -147,6 +152,7 @@ impl ClusterEngine {
         let launcher = Launcher {
             endpoint: config.scheduler_endpoint(),
             failures: Arc::clone(&failures),
+            copies: copies.clone(),
         };
         let logical = Arc::new(BallistaLogicalExtensionCodec::default());
         let mut scheduler: Scheduler = SchedulerServer::new_with_task_launcher(
@@ -163,6 +169,7 @@ impl ClusterEngine {
             scheduler: scheduler.clone(),
             failures: Arc::clone(&failures),
             admitted: Arc::clone(&admitted),
+            copies: copies.clone(),
         };
         let front = SchedulerGrpcServer::new(front)
             .max_decoding_message_size(MESSAGE)
@@ -177,6 +184,15 @@ impl ClusterEngine {
                 tracing::error!(%error, "the engine's scheduler stopped with an error");
             }
         });
+        if copies.are_made() {
+            let look = look(
+                scheduler.clone(),
+                placement.clone(),
+                peers.clone(),
+                copies.clone(),
+            );
+            tokio::spawn(serving.clone().run_until_cancelled_owned(look));
+        }
         Ok(ClusterEngine {
             scheduler,
             context: Arc::new(SessionContext::new_with_config(session_config(partitions))),
@@ -185,6 +201,7 @@ impl ClusterEngine {
             peers,
             failures,
             admitted,
+            copies,
             jobs: AtomicU64::new(0),
             serving,
         })
@@ -262,6 +279,7 @@ impl ClusterEngine {
     pub async fn lost(&self, worker: &str) {
         self.admitted.remove(worker);
         self.placement.remove(worker);
+        self.copies.lost(worker);
         let stopped = ExecutorStoppedParams {
             executor_id: worker.to_owned(),
             reason: "its link to the master broke".into(),
@@ -279,24 +297,11 @@ impl ClusterEngine {
 
     /// Adds a worker to the engine if its executor has registered; returns whether it has.
     pub async fn add(&self, worker: &str, cores: usize, address: &str) -> bool {
-        if !self.registered().await.contains(worker) {
+        if !registered(&self.scheduler).await.contains(worker) {
             return false;
         }
         self.placement.add(worker, cores, address);
         true
-    }
-
-    async fn registered(&self) -> HashSet<String> {
-        let known = self
-            .scheduler
-            .state
-            .executor_manager
-            .get_executors_state()
-            .await;
-        let known = known.unwrap_or_default().into_iter();
-        // An executor that is just being removed has no heartbeat.
-        let known = known.filter(|(_, heartbeat, _)| heartbeat.is_some());
-        known.map(|(executor, ..)| executor.id).collect()
     }
 
     /// The workers that are part of the engine.
@@ -306,25 +311,17 @@ impl ClusterEngine {
 
     /// Makes the engine reconsider waiting tasks, since a gate has opened.
     pub async fn wake(&self) {
-        // An empty report from a known executor makes the scheduler offer free capacity. If it knows none, or that one
-        // is removed meanwhile, the next registration has the same effect.
-        let Some(executor_id) = self.registered().await.into_iter().next() else {
-            return;
-        };
-        let nothing = UpdateTaskStatusParams {
-            executor_id,
-            task_status: Vec::new(),
-        };
-        let reported = SchedulerGrpc::update_task_status(&self.scheduler, Request::new(nothing));
-        if let Err(error) = reported.await {
-            tracing::warn!(%error, "cannot wake the engine");
-        }
+        wake(&self.scheduler).await;
     }
 
     /// The states of tasks as a worker knows them, in their order, if it answers.
     pub async fn ask(&self, worker: &str, tasks: Vec<TaskName>) -> Option<Vec<TaskState>> {
-        let address = self.placement.address(worker)?;
-        self.peers.tasks(tasks, &address).await.ok()
+        ask(&self.placement, &self.peers, worker, tasks).await
+    }
+
+    /// The copies of slow tasks that were started, and those that succeeded before their original.
+    pub fn copies(&self) -> (u64, u64) {
+        self.copies.counts()
     }
 
     /// Jobs that are running or waiting.
@@ -337,6 +334,75 @@ impl Drop for ClusterEngine {
     fn drop(&mut self) {
         self.serving.cancel();
     }
+}
+
+/// The registered executors.
+async fn registered(scheduler: &Scheduler) -> HashSet<String> {
+    let known = scheduler.state.executor_manager.get_executors_state().await;
+    let known = known.unwrap_or_default().into_iter();
+    // An executor that is just being removed has no heartbeat.
+    let known = known.filter(|(_, heartbeat, _)| heartbeat.is_some());
+    known.map(|(executor, ..)| executor.id).collect()
+}
+
+async fn wake(scheduler: &Scheduler) {
+    // An empty report from a known executor makes the scheduler offer free capacity. If it knows none, or that one
+    // is removed meanwhile, the next registration has the same effect.
+    let Some(executor_id) = registered(scheduler).await.into_iter().next() else {
+        return;
+    };
+    let nothing = UpdateTaskStatusParams {
+        executor_id,
+        task_status: Vec::new(),
+    };
+    let reported = SchedulerGrpc::update_task_status(scheduler, Request::new(nothing));
+    if let Err(error) = reported.await {
+        tracing::warn!(%error, "cannot wake the engine");
+    }
+}
+
+async fn ask(
+    placement: &Placement,
+    peers: &Peers,
+    worker: &str,
+    tasks: Vec<TaskName>,
+) -> Option<Vec<TaskState>> {
+    let address = placement.address(worker)?;
+    peers.tasks(tasks, &address).await.ok()
+}
+
+/// Has slow tasks copied, until the engine ends.
+async fn look(scheduler: Scheduler, placement: Placement, peers: Peers, copies: TaskCopies) {
+    let looks = async {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            if !copies.has_stages() {
+                continue;
+            }
+            let jobs = scheduler.state.task_manager.get_running_job_cache();
+            let free = placement.free(&jobs).await;
+            if copies.look(&scheduler, free).await {
+                wake(&scheduler).await;
+            }
+        }
+    };
+    let asks = async {
+        loop {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            for (worker, tasks) in copies.due(std::time::Instant::now()) {
+                let names = tasks.iter().map(|(stage, task)| TaskName {
+                    job: stage.0.clone(),
+                    stage: stage.1,
+                    task: *task,
+                });
+                let states = ask(&placement, &peers, &worker, names.collect()).await;
+                for (task, state) in tasks.iter().zip(states.unwrap_or_default()) {
+                    copies.answered(task, state, std::time::Instant::now());
+                }
+            }
+        }
+    };
+    tokio::join!(looks, asks);
 }
 
 async fn next(statuses: &mut Option<mpsc::Receiver<JobStatus>>) -> Option<JobStatus> {

@@ -17,6 +17,7 @@ use bytesize::ByteSize;
 use dstreams::Error;
 
 use super::scheduler_proxy::Failures;
+use super::speculate::TaskCopies;
 use super::task_error::TaskError;
 
 /// The most bytes of several tasks in one message.
@@ -31,6 +32,7 @@ pub struct Launcher {
     /// Address to which executors report.
     pub endpoint: String,
     pub failures: Arc<Failures>,
+    pub copies: TaskCopies,
 }
 
 fn bytes(task: &MultiTaskDefinition) -> usize {
@@ -92,6 +94,7 @@ impl TaskLauncher for Launcher {
             let sent = executors.launch_multi_task(&executor.id, tasks, self.endpoint.clone());
             let rejected = sent.await.inspect_err(|error| {
                 tracing::warn!(worker = executor.id, %error, "cannot send tasks to a worker");
+                self.copies.lost(&executor.id);
             })?;
             for job in rejected {
                 tracing::warn!(worker = executor.id, %job, "a worker cannot read its tasks");

@@ -8,10 +8,12 @@
 mod dataset_cache;
 mod engine;
 mod era;
+mod graph;
 mod launch;
 mod placement;
 mod pool;
 mod scheduler_proxy;
+mod speculate;
 mod task_error;
 mod task_runner;
 mod tasks;

@@ -4,8 +4,10 @@
 //! installed. A task that reads a worker's rows prefers that worker. Of the others, task i goes to worker i
 //! modulo their number, so that they spread and stay. A task that waits for a free core blocks no other.
 //!
-//! Free cores are counted here, from the running tasks. The engine's own count is wrong after a loss:
-//! it never gets back the cores of tasks of a stage that was rolled back.
+//! Free cores are counted here, from the running tasks, and from those that the engine has given up and that still run.
+//! The engine's own count is wrong after a loss: it never gets back the cores of tasks of a stage that was rolled back.
+//!
+//! A copy of a slow task goes to any worker but that of its original; it prefers those with a copy of its input.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,19 +24,47 @@ use ballista_scheduler::state::task_manager::JobInfoCache;
 use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+use dstreams_control::cluster::StageTask;
 
+use super::speculate::TaskCopies;
 use crate::plan::{Place, StepExec};
 
 /// Decides which worker runs a task.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Placement {
     /// The cores and the address of each worker, by its name in the engine.
     workers: Arc<Mutex<Workers>>,
+    copies: TaskCopies,
 }
 
 type Workers = HashMap<String, (usize, String)>;
 
 impl Placement {
+    /// No workers yet.
+    pub fn new(copies: TaskCopies) -> Self {
+        Placement {
+            workers: Arc::default(),
+            copies,
+        }
+    }
+
+    /// A worker's name for each of its free cores.
+    pub async fn free(&self, jobs: &HashMap<JobId, JobInfoCache>) -> Vec<String> {
+        let mut running = HashMap::new();
+        for info in jobs.values() {
+            count(info, &mut running).await;
+        }
+        self.copies.count(&mut running);
+        let workers = self.lock();
+        let mut workers: Vec<_> = workers.iter().collect();
+        workers.sort_unstable_by_key(|(worker, _)| *worker);
+        let free = workers.into_iter().flat_map(|(worker, (cores, _))| {
+            let busy = running.get(worker).copied().unwrap_or_default();
+            std::iter::repeat_n(worker.clone(), cores.saturating_sub(busy))
+        });
+        free.collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Workers> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,6 +110,7 @@ impl DistributionPolicy for Placement {
         for (job, info) in jobs.iter() {
             ordered.push((count(info, &mut running).await, job, info));
         }
+        self.copies.count(&mut running);
         ordered.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
         let mut free_slots = {
             let workers = self.lock();
@@ -94,7 +125,8 @@ impl DistributionPolicy for Placement {
             let mut seen = Vec::new();
             while let Some(stage) = graph.fetch_running_stage(&seen) {
                 seen.push(stage.stage_id);
-                bind_stage(stage, job, &session, &mut free_slots, &mut bound);
+                let of = (job, session.as_str(), &self.copies);
+                bind_stage(stage, of, &mut free_slots, &mut bound);
             }
         }
         Ok(bound)
@@ -134,16 +166,17 @@ fn room<'b>(
 
 fn bind_stage(
     stage: &mut RunningStage,
-    job: &JobId,
-    session: &str,
+    (job, session, copies): (&JobId, &str, &TaskCopies),
     free_slots: &mut [FreeSlots<'_>],
     bound: &mut Vec<BoundTask>,
 ) {
     let places = places(&stage.plan);
+    let name = (job.to_string(), stage.stage_id, stage.stage_attempt_num);
     let mut waiting = Vec::new();
     for partition in stage.pending.next_slice(usize::MAX) {
-        let place = places.get(partition).cloned().unwrap_or_default();
-        let Some(at) = choose(&place, partition, free_slots) else {
+        let (place, may_copy) = places.get(partition).cloned().unwrap_or_default();
+        let avoid = copies.avoid(&name, partition);
+        let Some(at) = choose(&place, partition, avoid.as_deref(), free_slots) else {
             waiting.push(partition);
             continue;
         };
@@ -156,6 +189,12 @@ fn bind_stage(
         info.global_input_partition_ids = vec![partition];
         info.vcores_consumed = 1;
         stage.task_infos.push(info);
+        let started = StageTask {
+            task: task_id,
+            partition,
+            worker: executor.clone(),
+        };
+        copies.started(&name, stage.partitions, started, may_copy);
         let task = TaskDescription {
             session_id: session.to_owned(),
             key: TaskKey {
@@ -175,10 +214,23 @@ fn bind_stage(
     stage.pending.reschedule(waiting);
 }
 
-/// The worker for a task, if one has a free core.
-fn choose(place: &Place, partition: usize, free_slots: &[FreeSlots<'_>]) -> Option<usize> {
-    let free = |at: &usize| free_slots[*at].tasks > 0;
-    let preferred = place.prefer.iter().find_map(|worker| {
+/// The worker for a task, if one has a free core. It is not the worker to avoid, where the task runs already.
+fn choose(
+    place: &Place,
+    partition: usize,
+    avoid: Option<&str>,
+    free_slots: &[FreeSlots<'_>],
+) -> Option<usize> {
+    let free = |at: &usize| {
+        let room = &free_slots[*at];
+        room.tasks > 0 && Some(room.budget.executor_id.as_str()) != avoid
+    };
+    let also: &[String] = if avoid.is_some() {
+        &place.replicas
+    } else {
+        &[]
+    };
+    let preferred = place.prefer.iter().chain(also).find_map(|worker| {
         let at = free_slots
             .iter()
             .position(|room| room.budget.executor_id == *worker)?;
@@ -193,10 +245,14 @@ fn choose(place: &Place, partition: usize, free_slots: &[FreeSlots<'_>]) -> Opti
     (0..count).map(|step| (partition + step) % count).find(free)
 }
 
-/// Where the tasks of a stage should run, as its topmost steps say.
-fn places(plan: &Arc<dyn ExecutionPlan>) -> Vec<Place> {
+/// Where the tasks of a stage should run, as its topmost steps say; and whether they may run on any worker: none of
+/// their steps works on state.
+fn places(plan: &Arc<dyn ExecutionPlan>) -> Vec<(Place, bool)> {
     if let Some(step) = plan.downcast_ref::<StepExec>() {
-        return step.places.to_vec();
+        let anywhere = !step.children().into_iter().any(is_on_state);
+        let places = step.places.iter();
+        let places = places.map(|place| (place.clone(), anywhere && place.only.is_none()));
+        return places.collect();
     }
     if plan.is::<UnionExec>() {
         return plan.children().into_iter().flat_map(places).collect();
@@ -204,5 +260,42 @@ fn places(plan: &Arc<dyn ExecutionPlan>) -> Vec<Place> {
     match plan.children().as_slice() {
         [child] => places(child),
         _ => Vec::new(),
+    }
+}
+
+fn is_on_state(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let step = plan.downcast_ref::<StepExec>();
+    step.is_some_and(|step| step.places.iter().any(|place| place.only.is_some()))
+        || plan.children().into_iter().any(is_on_state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_avoids_the_worker_of_its_original_and_prefers_replicas() {
+        let mut budgets: Vec<_> = ["a", "b", "c"].map(budget).into();
+        let slots: Vec<_> = budgets
+            .iter_mut()
+            .map(|budget| FreeSlots { budget, tasks: 1 })
+            .collect();
+        let mut place = Place {
+            prefer: vec!["b".into()],
+            replicas: vec!["c".into()],
+            only: None,
+        };
+        assert_eq!(choose(&place, 0, None, &slots), Some(1));
+        assert_eq!(choose(&place, 0, Some("b"), &slots), Some(2));
+        place.replicas.clear();
+        assert_eq!(choose(&place, 1, Some("b"), &slots), Some(2));
+        assert_eq!(choose(&place, 1, Some("b"), &slots[1..2]), None);
+    }
+
+    fn budget(worker: &str) -> AvailableVcores {
+        AvailableVcores {
+            executor_id: worker.into(),
+            vcores: 1,
+        }
     }
 }

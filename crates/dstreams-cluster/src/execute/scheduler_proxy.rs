@@ -1,7 +1,8 @@
 //! [`SchedulerProxy`]: the service in front of the engine's scheduler, to which executors connect.
 //!
-//! It reads reports of failed tasks before the scheduler turns them into text, refuses executors that do not belong
-//! to a current worker of this cluster, and does not answer calls that executors never make.
+//! It reads reports of failed tasks before the scheduler turns them into text, drops reports that do not count since a
+//! copy of the task ran (see [`TaskCopies`]), refuses executors that do not belong to a current worker of this cluster,
+//! and does not answer calls that executors never make.
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
@@ -24,6 +25,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status};
 
 use super::engine::Scheduler;
+use super::speculate::TaskCopies;
 use super::task_error::{TaskError, clip};
 
 /// More tasks than any worker runs. The placement counts free cores itself; the engine's own count is wrong after a
@@ -112,6 +114,7 @@ pub struct SchedulerProxy {
     pub scheduler: Scheduler,
     pub failures: Arc<Failures>,
     pub admitted: Arc<Admitted>,
+    pub copies: TaskCopies,
 }
 
 impl SchedulerProxy {
@@ -190,6 +193,8 @@ impl SchedulerGrpc for SchedulerProxy {
         self.admitted.check(&executor.id)?;
         unlimited(executor);
         let name = executor.id.clone();
+        // Its worker may have had one before.
+        self.copies.lost(&name);
         self.make_way(&name).await?;
         let answer = SchedulerGrpc::register_executor(&self.scheduler, request).await?;
         self.check_again(&name).await?;
@@ -212,18 +217,25 @@ impl SchedulerGrpc for SchedulerProxy {
 
     async fn update_task_status(
         &self,
-        mut request: Request<UpdateTaskStatusParams>,
+        request: Request<UpdateTaskStatusParams>,
     ) -> Result<Response<UpdateTaskStatusResult>, Status> {
-        let report = request.get_mut();
+        let mut report = request.into_inner();
         self.admitted.check(&report.executor_id)?;
         #[cfg(test)]
         if is_lost() {
             return Err(Status::unavailable("lost, for a test"));
         }
         let worker = &report.executor_id;
-        let statuses = report.task_status.iter_mut();
-        statuses.for_each(|status| self.read(worker, status));
-        SchedulerGrpc::update_task_status(&self.scheduler, request).await
+        let mut passing = Vec::with_capacity(report.task_status.len());
+        for mut status in std::mem::take(&mut report.task_status) {
+            if self.copies.settle(&self.scheduler, worker, &status).await {
+                self.read(worker, &mut status);
+                passing.push(status);
+            }
+        }
+        // Also if nothing is left: a core is free.
+        report.task_status = passing;
+        SchedulerGrpc::update_task_status(&self.scheduler, Request::new(report)).await
     }
 
     async fn executor_stopped(
@@ -231,6 +243,7 @@ impl SchedulerGrpc for SchedulerProxy {
         request: Request<ExecutorStoppedParams>,
     ) -> Result<Response<ExecutorStoppedResult>, Status> {
         self.admitted.check(&request.get_ref().executor_id)?;
+        self.copies.lost(&request.get_ref().executor_id);
         SchedulerGrpc::executor_stopped(&self.scheduler, request).await
     }
 

@@ -102,7 +102,7 @@ async fn a_job_can_be_cancelled_at_any_time() {
     let plans = Arc::new(Description::of(ctx).unwrap().plans(2).unwrap());
     let peers = Peers::new(Token::default());
     let codec = Codec::master(plans);
-    let engine = ClusterEngine::start(("127.0.0.1", "127.0.0.1"), codec, 2, peers)
+    let engine = ClusterEngine::start(("127.0.0.1", "127.0.0.1"), codec, 2, peers, None)
         .await
         .unwrap();
     let plan: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::new(Schema::empty())));

@@ -28,11 +28,11 @@ pub const CHECK_INTERVAL: Duration = if cfg!(test) {
     Duration::from_secs(1)
 };
 /// How long a task runs before its worker is asked about it, and how often then.
-const ASK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
+pub const ASK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 5000 });
 /// How late a report may be.
-const MAX_REPORT_DELAY: Duration = ASK_INTERVAL;
+pub const MAX_REPORT_DELAY: Duration = ASK_INTERVAL;
 /// How long a task may wait in its worker before it begins: the threads may be busy with cancelled tasks.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
+pub const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a job may have nothing to do, as between two stages.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the log warns of a waiting batch.

@@ -18,7 +18,7 @@ use super::hub::Hub;
 use super::link_watch::LinkWatch;
 use super::losses::{LossReason, LostWorker};
 use super::roster::Worker;
-use super::status::BatchWatch;
+use super::status::{BatchWatch, ClusterStatus};
 use crate::data::{Calls, DataRequest, Replies, serve_parts};
 use crate::link::{
     Directory, LinkReceiver, Sender, ToMaster, ToWorker, VERSION, WorkerUsage, build_id, channel,
@@ -44,6 +44,17 @@ pub struct MasterCalls {
 }
 
 impl MasterCalls {
+    /// The status of the cluster.
+    pub fn cluster_status(&self) -> ClusterStatus {
+        let mut status = self.watch.status(&self.hub);
+        if let Some(remote) = &*self.begun.borrow() {
+            let engine = &remote.batches.engine;
+            status.jobs = engine.jobs();
+            (status.task_copies, status.task_copies_won) = engine.copies();
+        }
+        status
+    }
+
     /// Welcomes a worker, and handles its messages until its link breaks.
     async fn serve(&self, link: Sender<ToWorker>, mut incoming: LinkReceiver<ToMaster>) {
         let refuse = |reason: String| link.send(&ToWorker::Refused { reason });
@@ -325,12 +336,7 @@ impl Calls for MasterCalls {
     }
 
     async fn status(&self) -> Result<Vec<u8>, Status> {
-        let mut status = self.watch.status(&self.hub);
-        status.jobs = self
-            .begun
-            .borrow()
-            .as_ref()
-            .map_or(0, |remote| remote.batches.engine.jobs());
+        let status = self.cluster_status();
         serde_json::to_vec(&status).map_err(|error| Status::internal(error.to_string()))
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use dstreams::{Error, Result};
+use dstreams_control::cluster::SpeculationConfig;
 
 use crate::data::{check_advertised, check_exposure};
 
@@ -46,6 +47,9 @@ pub struct MasterOptions {
     /// A worker that answers within nine tenths of it is never given up. One that is given up and runs on joins again
     /// as another one, with nothing: make it longer where machines swap or are migrated.
     pub silence: Duration,
+    /// When a slow task is run once more on another worker; the result of the first one counts. Default: 1.4 times the
+    /// median of the stage's tasks, as in the paper. `None`: never. Only tasks that do not work on state.
+    pub speculation: Option<SpeculationConfig>,
     /// Arguments of the program, which workers get from the master.
     pub arguments: Vec<String>,
 }
@@ -62,6 +66,7 @@ impl fmt::Debug for MasterOptions {
             token,
             advertise,
             silence,
+            speculation,
             arguments,
         } = self;
         f.debug_struct("MasterOptions")
@@ -73,6 +78,7 @@ impl fmt::Debug for MasterOptions {
             .field("token", &token.as_ref().map(|_| "not shown"))
             .field("advertise", advertise)
             .field("silence", silence)
+            .field("speculation", speculation)
             .field("arguments", arguments)
             .finish()
     }
@@ -89,6 +95,7 @@ impl Default for MasterOptions {
             standbys: 1,
             token: None,
             silence: SILENCE,
+            speculation: Some(SpeculationConfig::default()),
             arguments: Vec::new(),
         }
     }
@@ -130,8 +137,37 @@ impl MasterOptions {
                 format!("{silence:?} does not fit; it must be 200 ms to an hour"),
             );
         }
+        if let Some(speculation) = &self.speculation {
+            check_speculation(speculation)?;
+        }
         check_exposure("master", &self.listen, self.token.as_deref())?;
         check_advertised("master", &self.listen, self.advertise.as_deref())
+    }
+}
+
+fn check_speculation(config: &SpeculationConfig) -> Result<()> {
+    let (multiplier, share, copies) = (config.multiplier, config.share, config.copies);
+    let fits = [
+        (
+            "multiplier",
+            multiplier,
+            1.0 <= multiplier && multiplier.is_finite(),
+            "1 or more",
+        ),
+        (
+            "share",
+            share,
+            0.0 < share && share <= 1.0,
+            "above 0, at most 1",
+        ),
+        ("copies", copies, (0.0..=1.0).contains(&copies), "0 to 1"),
+    ];
+    match fits.into_iter().find(|(_, _, fits, _)| !fits) {
+        None => Ok(()),
+        Some((name, value, _, range)) => Err(Error::Config {
+            setting: "speculation",
+            message: format!("a {name} of {value} does not fit; it must be {range}"),
+        }),
     }
 }
 

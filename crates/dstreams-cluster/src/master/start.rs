@@ -66,7 +66,7 @@ impl fmt::Debug for RunningCluster {
 impl RunningCluster {
     /// The current status of the cluster.
     pub fn status(&self) -> ClusterStatus {
-        self.calls.watch.status(&self.calls.hub)
+        self.calls.cluster_status()
     }
 }
 
@@ -137,7 +137,7 @@ impl Master {
 
     /// The current status of the cluster.
     pub fn status(&self) -> ClusterStatus {
-        self.calls.watch.status(&self.calls.hub)
+        self.calls.cluster_status()
     }
 
     /// Waits for the number of workers in the options, and starts the program.
@@ -178,6 +178,7 @@ impl Master {
             codec,
             partitions,
             peers.clone(),
+            self.options.speculation,
         )
         .await?;
         let store = Arc::<BlockStore>::default();

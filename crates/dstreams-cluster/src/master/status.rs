@@ -29,6 +29,12 @@ pub struct ClusterStatus {
     /// or a batch was set aside.
     #[serde(default)]
     pub rebuilds: u32,
+    /// Copies of slow tasks that were started: see [`MasterOptions::speculation`](crate::MasterOptions::speculation).
+    #[serde(default)]
+    pub task_copies: u64,
+    /// Those of them that succeeded before their original.
+    #[serde(default)]
+    pub task_copies_won: u64,
     /// The input streams.
     pub streams: Vec<StreamStatus>,
     /// Records that operators have rejected and no output reads, by operator.

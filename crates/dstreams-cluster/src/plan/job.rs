@@ -164,11 +164,16 @@ impl Builder<'_> {
                 (Some(Delivery::Input), Some(input)) => input[partition].clone(),
                 _ => self.cached_slice(slot, partition).into_iter().collect(),
             };
-            for address in slices.iter().flat_map(|slice| slice.at.first()) {
+            for (first, address) in slices.iter().flat_map(|slice| (0..).zip(&slice.at)) {
+                let of = if first == 0 {
+                    &mut place.prefer
+                } else {
+                    &mut place.replicas
+                };
                 if let Some(name) = self.binding.names.get(address)
-                    && !place.prefer.contains(name)
+                    && !of.contains(name)
                 {
-                    place.prefer.push(name.clone());
+                    of.push(name.clone());
                 }
             }
             task.reads.push(ReadSpec {

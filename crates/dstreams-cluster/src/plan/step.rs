@@ -84,6 +84,8 @@ pub struct Wire {
 pub struct Place {
     /// Workers with its input, best first.
     pub prefer: Vec<String>,
+    /// Further workers with its input.
+    pub replicas: Vec<String>,
     /// Set if it may run nowhere else, and only once the gate is open.
     pub only: Option<Gate>,
 }
@@ -93,6 +95,7 @@ impl Place {
     pub fn only(worker: &str, gate: &Gate) -> Self {
         Place {
             prefer: vec![worker.to_owned()],
+            replicas: Vec::new(),
             only: Some(gate.clone()),
         }
     }

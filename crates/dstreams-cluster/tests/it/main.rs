@@ -55,5 +55,6 @@ mod slow_closures;
 mod slow_copies;
 mod soak;
 mod sources_end;
+mod speculation;
 mod stateless;
 mod workers;

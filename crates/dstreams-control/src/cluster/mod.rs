@@ -93,6 +93,7 @@ mod producers;
 mod receivers;
 mod recovery;
 mod roster;
+mod speculation;
 mod spread;
 
 pub use command::ClusterCommand;
@@ -102,3 +103,4 @@ pub use ids::{ProducerOffset, StoredBlock, WorkerId};
 pub use liveness::{Liveness, Look, Suspicion};
 pub use machine::Cluster;
 pub use recovery::{Finish, Recovery};
+pub use speculation::{Speculation, SpeculationConfig, StageTask, Verdict};
