@@ -10,7 +10,7 @@ use dstreams::StreamContext;
 
 use super::error::Error;
 use crate::worker::{MAX_PATIENCE, MIN_PATIENCE};
-use crate::{Master, MasterOptions, WorkerOptions};
+use crate::{Master, MasterOptions, SpeculationConfig, WorkerOptions};
 
 /// Environment variable with the secret, if no file is given.
 const TOKEN: &str = "DSTREAMS_TOKEN";
@@ -72,9 +72,9 @@ pub struct ClusterArgs {
     /// Time within which a silent worker is given up, 200ms to 1h; the end of its process is noticed at once
     #[arg(long, value_name = "D", default_value = "2s", value_parser = duration)]
     silence: Duration,
-    /// Do not run slow tasks once more on other workers
+    /// Run slow tasks once more on other workers; the result of the first one counts
     #[arg(long)]
-    no_speculation: bool,
+    speculation: bool,
     #[command(flatten)]
     secret: Secret,
 }
@@ -86,7 +86,7 @@ impl Default for ClusterArgs {
             copies: 2,
             standbys: 1,
             silence: MasterOptions::default().silence,
-            no_speculation: false,
+            speculation: false,
             advertise: None,
             secret: Secret::default(),
         }
@@ -105,7 +105,7 @@ impl ClusterArgs {
             copies: usize::from(self.copies),
             standbys: usize::from(self.standbys),
             silence: self.silence,
-            speculation: defaults.speculation.filter(|_| !self.no_speculation),
+            speculation: self.speculation.then(SpeculationConfig::default),
             token: self.secret.read()?,
             ..defaults
         })

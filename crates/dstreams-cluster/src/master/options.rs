@@ -47,8 +47,9 @@ pub struct MasterOptions {
     /// A worker that answers within nine tenths of it is never given up. One that is given up and runs on joins again
     /// as another one, with nothing: make it longer where machines swap or are migrated.
     pub silence: Duration,
-    /// When a slow task is run once more on another worker; the result of the first one counts. Default: 1.4 times the
-    /// median of the stage's tasks, as in the paper. `None`: never. Only tasks that do not work on state.
+    /// When a slow task is run once more on another worker; the result of the first one counts. Only tasks that do not
+    /// work on state. Default: `None`, never. The defaults of [`SpeculationConfig`] are the paper's: 1.4 times the median
+    /// of the stage's tasks.
     pub speculation: Option<SpeculationConfig>,
     /// Arguments of the program, which workers get from the master.
     pub arguments: Vec<String>,
@@ -95,7 +96,7 @@ impl Default for MasterOptions {
             standbys: 1,
             token: None,
             silence: SILENCE,
-            speculation: Some(SpeculationConfig::default()),
+            speculation: None,
             arguments: Vec::new(),
         }
     }

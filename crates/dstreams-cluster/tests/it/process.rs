@@ -5,7 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dstreams::StreamContext;
-use dstreams_cluster::{Master, MasterOptions, RunningCluster, WorkerOptions, run_worker};
+use dstreams_cluster::{
+    Master, MasterOptions, RunningCluster, SpeculationConfig, WorkerOptions, run_worker,
+};
 
 use crate::program::soon;
 
@@ -13,10 +15,11 @@ use crate::program::soon;
 /// longer than the default.
 pub const PATIENT: Duration = Duration::from_secs(10);
 
-/// The defaults of a master, and [`PATIENT`].
+/// The defaults of a master, [`PATIENT`], and copies of slow tasks: they must change nothing anywhere.
 pub fn master_options() -> MasterOptions {
     let mut options = MasterOptions::default();
     options.silence = PATIENT;
+    options.speculation = Some(SpeculationConfig::default());
     options
 }
 

@@ -55,17 +55,17 @@ pub struct RecoverySource {
 #[derive(Debug)]
 pub struct RecoveryBatch {
     pub batch: BatchTime,
-    blocks: Vec<(BlockMeta, BlockPlace)>,
+    blocks: Vec<(BlockMeta, JournaledBlock)>,
 }
 
 /// A block in a journal.
 #[derive(Debug, Clone)]
-struct BlockPlace {
+struct JournaledBlock {
     journal: Arc<Path>,
     entry: EntryPlace,
 }
 
-impl BlockPlace {
+impl JournaledBlock {
     fn read(&self) -> Result<JournalEntry> {
         let read = read_entry(&self.journal, self.entry);
         // A worker that was lost meanwhile: its journal was adopted, which gives it another name.
@@ -158,7 +158,7 @@ fn read_batches(
         for (entry, place) in look_with_retries(&journal, schemas)? {
             if let Entry::Block { meta, .. } = &entry {
                 let journal = Arc::clone(&journal);
-                let place = BlockPlace {
+                let place = JournaledBlock {
                     journal,
                     entry: place,
                 };

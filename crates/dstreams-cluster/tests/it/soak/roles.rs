@@ -251,6 +251,7 @@ pub fn master_options(listen: &str, workers: usize) -> MasterOptions {
     options.listen = listen.into();
     options.workers = workers;
     options.partitions = Some(PARTITIONS);
+    options.speculation = Some(dstreams_cluster::SpeculationConfig::default());
     options
 }
 
