@@ -257,7 +257,7 @@ fn a_read_that_overlaps_a_rebuild_never_has_the_rows_of_an_older_batch() {
                 let wanted: Counts = (0..KEYS).map(|key| (key, cluster.pushed)).collect();
                 assert_eq!(rows.collect::<Counts>(), wanted);
             }
-            Err(error) => println!("refused: {error}"),
+            Err(error) => assert!(error.is_retryable(), "{error}"),
         }
         cluster.push().await;
         cluster.is_counted().await;
