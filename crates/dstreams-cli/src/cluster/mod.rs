@@ -105,9 +105,7 @@ impl Gathering {
 impl Workers {
     /// The connected workers.
     pub fn now(&self) -> Vec<WorkerStatus> {
-        self.engine
-            .cluster()
-            .map_or(Vec::new(), |status| status.workers)
+        self.status().map_or(Vec::new(), |status| status.workers)
     }
 
     /// The status of the cluster.
@@ -118,17 +116,11 @@ impl Workers {
     /// Kills the one of our own processes that joined first, and starts another one. Returns its status, or `None` if not
     /// all of them have joined.
     pub fn replace_oldest(&mut self) -> Result<Option<WorkerStatus>, Error> {
+        let workers = self.now().into_iter();
+        let own: Vec<_> = workers.filter(|worker| self.is_own(worker.pid)).collect();
         let Some(children) = &mut self.children else {
             return Ok(None);
         };
-        let workers = self
-            .engine
-            .cluster()
-            .map_or(Vec::new(), |status| status.workers);
-        let own = workers
-            .into_iter()
-            .filter(|worker| children.has(worker.pid));
-        let own: Vec<_> = own.collect();
         let all = own.len() == children.left();
         let oldest = own.into_iter().min_by_key(|worker| worker.id);
         let oldest = oldest.filter(|_| all);

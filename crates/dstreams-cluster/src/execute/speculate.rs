@@ -148,7 +148,7 @@ impl TaskCopies {
         }
     }
 
-    /// A worker is lost, or its executor has started anew: nothing of it runs any more.
+    /// A worker was lost, or its executor has restarted: none of its tasks run any more.
     pub fn lost(&self, worker: &str) {
         if let Some(mut tasks) = self.lock() {
             tasks.machine.lost(&worker.to_owned());

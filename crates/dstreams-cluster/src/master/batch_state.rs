@@ -35,17 +35,18 @@ impl Snapshot {
         primaries.find(|primary| !state.roster.contains(*primary))
     }
 
-    /// Fails if a partition has moved, or the state was lost or rebuilt since: what was read may be of another version.
-    pub fn check(&self, state: &ClusterState) -> Result<(), Error> {
-        let versions = &state.versions;
-        let same_state = versions.era() == self.era && !versions.recovery.is_lost();
-        let mut all = state
-            .assignments(self.assignments.len())
-            .zip(&self.assignments);
+    /// Whether all partitions are still where they were, and the state was not rebuilt since.
+    fn is_current(&self, state: &ClusterState) -> bool {
+        let now = state.assignments(self.assignments.len());
         let stays = |(now, then): (Option<Assignment>, &Assignment)| {
             now.is_some_and(|now| now.primary == then.primary)
         };
-        match same_state && all.all(stays) {
+        state.versions.era() == self.era && now.zip(&self.assignments).all(stays)
+    }
+
+    /// Fails if a partition has moved, or the state was lost or rebuilt since: what was read may be of another version.
+    pub fn check(&self, state: &ClusterState) -> Result<(), Error> {
+        match self.is_current(state) && !state.versions.recovery.is_lost() {
             true => Ok(()),
             false => Err(retryable(
                 "a partition of the state has moved, or was rebuilt",
@@ -157,12 +158,7 @@ impl BatchStates {
             if all_there(state) {
                 return Some(true);
             }
-            let stays = |(now, then): (Option<Assignment>, &Assignment)| {
-                now.is_some_and(|now| now.primary == then.primary)
-            };
-            let mut now = state.assignments(assignments.len()).zip(assignments);
-            let all_stay = now.all(stays) && state.versions.era() == snapshot.era;
-            (!all_stay).then_some(false)
+            (!snapshot.is_current(state)).then_some(false)
         });
         let there = there.await;
         if there {

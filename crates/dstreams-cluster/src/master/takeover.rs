@@ -1,18 +1,14 @@
 //! Recovers from losses that the copies do not cover, in a master with a state directory: it reads the journals of lost
 //! workers, and rebuilds lost state.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use dstreams::Error;
 use dstreams::arrow::datatypes::SchemaRef;
-use dstreams::internal::{Block, Description, Durable, point};
+use dstreams::internal::{Description, Durable, point};
 
 use super::cluster_state::ClusterState;
 use super::cluster_workers::{ClusterWorkers, over};
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Takes over from workers that were lost at once, until the program ends.
 #[derive(Clone)]
@@ -54,17 +50,15 @@ impl Takeover {
         };
         while let Ok(lost) = hub.until(next).await {
             let store = &self.workers.batches.rows.store;
-            let (blocks, of) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(hub));
-            let wanted = Arc::clone(&blocks);
-            let take = move |input, block: Arc<Block>| {
-                // A journal has much that no batch needs any more.
-                if of.lock().machine().wants(block.meta.id) {
-                    lock(&wanted).push((input, block));
-                }
-            };
-            let read = self.durable.adopt(lost.0, self.schemas.clone(), take).await;
-            hub.change(|state| match read {
-                Ok(()) => state.adopt(lost, std::mem::take(&mut *lock(&blocks)), store),
+            let of = Arc::clone(hub);
+            // A journal has much that no batch needs any more.
+            let wanted = move |block| of.lock().machine().wants(block);
+            let blocks = self
+                .durable
+                .adopt(lost.0, self.schemas.clone(), wanted)
+                .await;
+            hub.change(|state| match blocks {
+                Ok(blocks) => state.adopt(lost, blocks, store),
                 Err(error) => {
                     tracing::error!(worker = %lost, %error, "cannot read the journal of a lost worker");
                     state.end_with_error(error);

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use dstreams::agg::count;
 use dstreams::files::Format;
 use dstreams::{Queue, StreamContext};
-use dstreams_cluster::{Master, RunningCluster, SpeculationConfig};
+use dstreams_cluster::{RunningCluster, SpeculationConfig};
 
 use crate::dir::Dir;
-use crate::process::{How, Process, be_worker, master_options};
+use crate::process::{self, How, Process, be_worker, master_options};
 use crate::program::{Live, Program, block_on, small, soon, until};
 
 /// Environment variable of workers: the directory of the test.
@@ -116,31 +116,22 @@ impl Scene {
         let mut program = Program::new(config());
         let queue = describe(&mut program.ctx, dir.path(), &log);
         let mut options = master_options();
-        (options.workers, options.partitions) = (WORKERS, Some(WORKERS));
+        options.partitions = Some(WORKERS);
         options.speculation = speculation;
-        let (mut running, mut processes) = (None, Vec::new());
+        let mut workers = workers.clone();
+        for how in &mut workers {
+            how.place = Some((PLACE, dir.path().display().to_string()));
+        }
+        let mut started = None;
         let start = async |ctx| {
-            let master = Master::listen(ctx, options).await.unwrap();
-            let address = master.address().to_owned();
-            let place = dir.path().display().to_string();
-            processes.extend(workers.iter().map(|how| {
-                let place = Some((PLACE, place.clone()));
-                Process::start(
-                    WORKER,
-                    &address,
-                    &How {
-                        place,
-                        ..how.clone()
-                    },
-                )
-            }));
-            let cluster = soon("the workers", master.start()).await.unwrap();
-            running = Some(Arc::new(cluster));
+            let cluster = process::start(ctx, options, (WORKER, &workers)).await;
+            started = Some(cluster);
         };
         let live = program.start_by(start).await;
+        let (cluster, workers, _) = started.unwrap();
         Scene {
-            cluster: running.unwrap(),
-            workers: processes,
+            cluster: Arc::new(cluster),
+            workers,
             dir,
             live,
             queue,

@@ -30,7 +30,7 @@ pub enum Suspicion {
     Unanswered(Duration),
 }
 
-/// What the reader of the connection does after it looked.
+/// What the reader of a connection does next.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Look {
     /// Nothing, until the next tick.

@@ -50,7 +50,7 @@ pub struct StageTask<W> {
     pub worker: W,
 }
 
-/// What becomes of a task's report.
+/// How a task's report is handled.
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub enum Verdict<W> {
     /// It goes to the scheduler.
@@ -145,8 +145,9 @@ impl<W> StageTasks<W> {
 ///
 /// It must be told of every task that the scheduler starts, of every report before the scheduler gets it, of lost
 /// workers, and of tasks that the scheduler gave up ([`gone`](Self::gone)). Then, for each partition of a stage, one
-/// success counts, the first; a failure counts only if no other task of the partition runs; a copy is never on the
-/// worker of its original, if [`avoid`](Self::avoid) is obeyed; and no more copies are made than the bound allows.
+/// success counts, the first; a failure counts only if no other task of the partition runs; a copy never runs on the
+/// worker of its original, provided that the caller obeys [`avoid`](Self::avoid); and the number of copies stays within
+/// the bound.
 ///
 /// ```
 /// use std::time::Duration;

@@ -19,7 +19,7 @@
 //! | the multiplier is 1 | slow-everywhere |
 //! | the floor is 0; one finished task is enough | not-early |
 //! | tasks that are bound to a worker are copied | stateless |
-//! | no copies are made; after the first one no more | in-time |
+//! | no task gets a copy; only the first slow task gets one | in-time |
 //! | the original runs on after its copy has won | cancelled |
 //! | no stage is forgotten | forgotten |
 //! | lost workers are ignored | ends |

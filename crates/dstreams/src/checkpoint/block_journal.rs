@@ -8,14 +8,13 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::durable::{CheckpointedBlocks, JournalRetention};
-use dstreams_control::{BatchTime, ReceiverId};
+use dstreams_control::{BatchTime, BlockId, ReceiverId};
 
 use super::retained_journal::RetainedJournal;
-use super::set_aside::block_of;
+use super::set_aside::{Blocks, block_of};
 use crate::blocks::Block;
 use crate::crash::point;
 use crate::debug::debug_as;
@@ -98,28 +97,28 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
     taken(program)
 }
 
-/// Takes away the journal of one worker of the n-th process, and calls `each` with the input and the block of each entry
-/// in it; with none if it was never begun, or if checkpoints covered all of it. Returns its place.
+/// Takes away the journal of one worker of the n-th process, and reads the blocks in it that are `wanted`. Returns its
+/// place, and these blocks with their inputs; none if it was never begun, or if checkpoints covered all of it.
 pub(super) fn adopt(
     program: &Path,
     (incarnation, worker): (u64, u32),
     schemas: &[SchemaRef],
-    mut each: impl FnMut(u32, Arc<Block>),
-) -> Result<PathBuf> {
+    wanted: impl Fn(BlockId) -> bool,
+) -> Result<(PathBuf, Blocks)> {
     let taken = program.join(format!("{TAKEN}{incarnation}-{worker}"));
     match std::fs::rename(dir_of(program, incarnation, worker), &taken) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(taken),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((taken, Vec::new())),
         done => done.map_err(|error| Error::file("rename", &taken, error))?,
     }
     sync_dir(program)?;
     point("takeover:taken");
+    let mut blocks = Vec::new();
     read_each_taken(&taken, &mut |_, entry| {
-        if let Some((input, block)) = block_of(entry, schemas)? {
-            each(input, block);
-        }
+        let block = block_of(entry, schemas)?;
+        blocks.extend(block.filter(|(_, block)| wanted(block.meta.id)));
         Ok(())
     })?;
-    Ok(taken)
+    Ok((taken, blocks))
 }
 
 /// Where the journal at this place is once it was taken away from its writer.

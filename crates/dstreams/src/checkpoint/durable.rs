@@ -18,7 +18,7 @@ use super::publisher::Publisher;
 use super::recover::{Restored, StateDirectory, recover};
 use super::retained_journal::RetainedJournal;
 use super::schedule::{CheckpointFailures, Schedule};
-use super::set_aside::{self, RecoverySource};
+use super::set_aside::{self, Blocks, RecoverySource};
 use super::writer::{CheckpointPlan, Writing, on_disk};
 use crate::blocks::Block;
 use crate::crash::point;
@@ -214,21 +214,22 @@ impl Durable {
     }
 
     /// Takes the journal of a worker of this process that has ended away from it, as a restart does: it acknowledges
-    /// nothing more, even if it still runs. Calls `each` with the input and the block of each entry in it; those that a
+    /// nothing more, even if it still runs. Returns the blocks in it that are `wanted`, with their inputs; those that a
     /// checkpoint covers may be missing.
     pub async fn adopt(
         &self,
         worker: u32,
         schemas: Vec<SchemaRef>,
-        each: impl FnMut(u32, Arc<Block>) + Send + 'static,
-    ) -> Result<()> {
+        wanted: impl Fn(BlockId) -> bool + Send + 'static,
+    ) -> Result<Blocks> {
         let _alone = self.reading.lock().await;
         let (dir, incarnation) = (self.dir.clone(), self.incarnation);
-        let read = async move { block_journal::adopt(&dir, (incarnation, worker), &schemas, each) };
-        let taken = on_disk(read).await?;
+        let read =
+            async move { block_journal::adopt(&dir, (incarnation, worker), &schemas, wanted) };
+        let (taken, blocks) = on_disk(read).await?;
         let written = dir_of(&self.dir, self.incarnation, worker);
         lock(&self.ended).moved(&written, taken);
-        Ok(())
+        Ok(blocks)
     }
 
     /// Waits until everything that was appended to the journal is on disk.

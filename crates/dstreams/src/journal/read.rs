@@ -48,7 +48,7 @@ pub(crate) struct EntryPlace {
     length: usize,
 }
 
-/// What is done with each entry of a journal.
+/// A visitor of the entries of a journal.
 type Each<'e> = &'e mut dyn FnMut(EntryPlace, JournalEntry) -> Result<()>;
 
 /// The changes that reading makes to the files.
@@ -138,12 +138,12 @@ pub(crate) fn read_taken(dir: &Path) -> Result<JournalContents> {
     collect(|each| take_each(dir, each))
 }
 
-/// The same, one entry at a time: no more than a file is in memory.
+/// Does the same for a visitor, which gets one entry at a time. At most one file is in memory.
 pub(crate) fn read_each_taken(dir: &Path, each: Each<'_>) -> Result<()> {
     take_each(dir, each).map(drop)
 }
 
-/// As [`look`] does, one entry at a time: no more than a file is in memory.
+/// Like [`look`], for a visitor, which gets one entry at a time. At most one file is in memory.
 pub(crate) fn look_at_each(dir: &Path, each: Each<'_>) -> Result<()> {
     scan_files(dir, Repair::No, lengths(dir)?, each).map(drop)
 }

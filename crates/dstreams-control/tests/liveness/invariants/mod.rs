@@ -1,4 +1,4 @@
-//! What must hold, each in a file of its own.
+//! The invariants, one in each file.
 
 mod age;
 mod cause;
@@ -11,7 +11,7 @@ use dstreams_control::cluster::Look;
 
 use crate::world::Truth;
 
-/// What is wrong, if anything is, with what the machine said after a look.
+/// The invariant that the machine's answer to a look broke, if any.
 type Check = fn(&Truth, Look) -> Option<String>;
 
 /// The first that is broken is reported.

@@ -1,4 +1,4 @@
-//! What must hold, each in a file of its own.
+//! The invariants, one in each file.
 
 mod bound;
 mod cancelled;
@@ -15,7 +15,7 @@ mod stateless;
 
 use crate::machine::Stage;
 
-/// What has just happened, and the truth about it. Times are in microseconds.
+/// The last event, and the true state of the world. Times are in microseconds.
 pub enum Moment {
     /// A task begins. `original` is the worker of the original of its partition, if that runs.
     Started {
@@ -48,7 +48,7 @@ pub enum Moment {
     Over { stuck: bool, stages: Vec<Stage> },
 }
 
-/// What is wrong, if anything is.
+/// The invariant that was broken, if any.
 type Check = fn(&Moment) -> Option<String>;
 
 /// The first that is broken is reported.

@@ -235,7 +235,7 @@ impl World {
         }
     }
 
-    /// A stage's input is lost: the scheduler begins it anew.
+    /// A stage lost its input: the scheduler starts it again.
     pub(super) fn run_again(&mut self, stage: usize) {
         let Some(graph) = self.graphs.get_mut(&stage).filter(|graph| !graph.over) else {
             return;
