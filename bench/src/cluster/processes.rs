@@ -96,5 +96,5 @@ pub fn worker(flags: &[String]) -> Outcome<()> {
     options.cores = flag(flags, "--cores", 1)?;
     options.retry = CONNECT_TIMEOUT;
     let program = |arguments: &[String]| Ok(build(&Spec::parse(arguments)?)?.ctx);
-    Ok(run_worker(&options, &program, &|_, _| {})?)
+    Ok(run_worker(&options, &program, &|_| {})?)
 }

@@ -20,4 +20,4 @@ pub use master::{
     ClusterStatus, LossReason, LostWorker, Master, MasterOptions, RunningCluster, StreamStatus,
     WorkerStatus,
 };
-pub use worker::{WorkerOptions, run as run_worker};
+pub use worker::{Membership, WorkerOptions, run as run_worker};

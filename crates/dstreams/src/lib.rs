@@ -216,7 +216,7 @@ pub use stream::dstream::DStream;
 pub use stream::join_within::{Joined, Within};
 pub use stream::key_state::{KeyState, Values};
 pub use stream::keyed::Keyed;
-pub use stream::output::{Guarantee, Prepared, Rdd, Sink};
+pub use stream::output::{FencingToken, Guarantee, Prepared, Rdd, Sink};
 pub use stream::partitions::PartitionRecords;
 pub use stream::record::{Bytes, Date, Decimal, Key, Millis, Out, Record, Uuid};
 pub use stream::sessions::{Sessioned, Sessions};
@@ -244,7 +244,7 @@ pub mod internal {
     pub use crate::encoding::{ByteInput, ByteOutput, compact};
     pub use crate::error::engine_message;
     pub use crate::execute::{BatchSequence, PreviousBatch, StateInstaller, run_task};
-    pub use crate::journal::{DirLock, Owner, Ticket};
+    pub use crate::journal::{DirLock, Owner, Ticket, has_journal, stand_by};
     pub use crate::node::{
         Durability, Inbox, Mailbox, NewReceiver, Receivers, ReportedWhen, Usage, Workers,
         log_reachable, of_master, open_source, replay, run_on,

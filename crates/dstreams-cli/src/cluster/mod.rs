@@ -30,7 +30,6 @@ pub enum ReportTo {
 pub struct Gathering {
     master: Master,
     found: Receiver,
-    wanted: usize,
     children: Option<Children>,
 }
 
@@ -51,15 +50,31 @@ impl Gathering {
         wanted: u16,
     ) -> Result<Self, Error> {
         let (ctx, found) = describe_with_results(program)?;
-        let wanted = usize::from(wanted);
-        let mut options = args.options(listen, wanted)?;
+        let mut options = args.options(listen, wanted.into())?;
         options.arguments = program.arguments();
         Ok(Gathering {
             master: Master::listen(ctx, options).await?,
             found,
-            wanted,
             children: None,
         })
+    }
+
+    /// Waits until no other master leads the program, then listens likewise. `None` if the program has ended meanwhile.
+    pub async fn stand_by(
+        program: &Program,
+        args: &ClusterArgs,
+        listen: &str,
+        wanted: u16,
+    ) -> Result<Option<Self>, Error> {
+        let (ctx, found) = describe_with_results(program)?;
+        let mut options = args.options(listen, wanted.into())?;
+        options.arguments = program.arguments();
+        let master = Master::stand_by(ctx, options).await?;
+        Ok(master.map(|master| Gathering {
+            master,
+            found,
+            children: None,
+        }))
     }
 
     /// Starts `count` worker processes, and listens for them.
@@ -86,7 +101,7 @@ impl Gathering {
             }
         };
         let cluster = tokio::select! {
-            cluster = gather(self.master, self.wanted, &mut report) => cluster?,
+            cluster = gather(self.master, &mut report) => cluster?,
             ended = next_ended(&mut children) => return Err(Error::WorkerEnded(ended)),
         };
         // Workers that joined since the last look.

@@ -14,8 +14,8 @@ use crate::program::Program;
 
 /// Run the word count as its master; workers receive and count lines
 ///
-/// Prints its address, joins and departures, and every batch. SIGTERM or Ctrl-C stops the program and its
-/// workers after the lines received so far are counted and printed.
+/// Prints its address, joins and departures, and every batch. SIGTERM or Ctrl-C stops the program, its workers and its
+/// standbys after the lines received so far are counted and printed. A standby leaves at once.
 #[derive(Debug, clap::Args)]
 pub struct WordcountMasterArgs {
     #[command(flatten)]
@@ -37,12 +37,29 @@ pub async fn run(args: WordcountMasterArgs) -> Result<(), Error> {
         cluster,
         json,
         ends,
+        standby,
         ..
     } = args.master;
     let mut ending = Ending::new(ends.drain)?;
     let program = Program::of_clients(&args.times)?.with_state_dir(args.state.as_deref())?;
     let report = Report::new(json, args.times.interval);
-    let gathering = Gathering::others(&program, &cluster, &listen, workers).await?;
+    let gathering = async {
+        if !standby {
+            let gathering = Gathering::others(&program, &cluster, &listen, workers);
+            return gathering.await.map(Some);
+        }
+        report.standby().await?;
+        Gathering::stand_by(&program, &cluster, &listen, workers).await
+    };
+    let gathering = tokio::select! {
+        gathering = gathering => gathering?,
+        // It leads nothing.
+        _ = ending.next() => return Ok(()),
+    };
+    let Some(gathering) = gathering else {
+        // The program has ended, under another master.
+        return Ok(());
+    };
     report.master(gathering.address()).await?;
     let (program, workers) = tokio::select! {
         begun = gathering.begin(ReportTo::Lines { json }) => begun?,

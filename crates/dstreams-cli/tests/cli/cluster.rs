@@ -259,6 +259,93 @@ fn sigterm_of_a_master_ends_the_program_and_its_workers() {
     }
 }
 
+/// An address that is free now.
+fn free_address() -> String {
+    let listener = TcpListener::bind(LOOPBACK).unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_standby_master_goes_on_when_the_first_is_killed() {
+    let (_alone, dir) = (alone(), Dir::new());
+    let addresses = [(); 3].map(|()| free_address());
+    let masters = addresses.join(",");
+    let state = dir.path().join("state").display().to_string();
+    let start = |address: &str| {
+        let arguments = [
+            "master",
+            "--json",
+            "--standby",
+            "--lease",
+            "2s",
+            "--workers",
+            "2",
+        ];
+        let place = ["--listen", address, "--state", &state];
+        let standby = Running::start(&[&arguments[..], &place, &TIMES].concat());
+        assert_eq!(standby.first, json!({"standby": true}));
+        standby
+    };
+    let leads = |master: &Running, address: &str| {
+        assert_eq!(master.next(), json!({"master": address}));
+        let joined = [master.next(), master.next()];
+        assert!(
+            joined.iter().all(|line| line["ingest"].is_string()),
+            "{joined:?}"
+        );
+    };
+    let first = start(&addresses[0]);
+    let mut workers = [(); 2].map(|()| Running::spawn(&mut worker(&masters, &[])));
+    leads(&first, &addresses[0]);
+    let (second, mut third) = (start(&addresses[1]), start(&addresses[2]));
+    // A standby may leave at any time.
+    third.terminate();
+    let (left, errors) = third.wait();
+    assert_eq!(left.code(), Some(0), "{errors}");
+    let third = start(&addresses[2]);
+
+    send(&masters, &text(6, 5_000));
+    kill("KILL", first.pid());
+    // One of the two leads; the test is the same whichever does.
+    let (mut leader, mut waiting) = {
+        let led = |at: usize| {
+            let asked = run(&["status", "--master", &addresses[at]], b"");
+            asked.status.success()
+        };
+        until("another master leads", || led(1) || led(2));
+        if led(1) {
+            (second, third)
+        } else {
+            (third, second)
+        }
+    };
+    let address = leader.next()["master"].as_str().unwrap().to_owned();
+    until("both workers have joined it", || {
+        status(&masters)["workers"].as_array().unwrap().len() == 2
+    });
+    for joined in [leader.next(), leader.next()] {
+        assert!(joined["ingest"].is_string(), "{joined}");
+    }
+    send(&masters, &text(7, 3_000));
+    let texts = [text(6, 5_000), text(7, 3_000)];
+    let (words, top) = naive(&texts.each_ref().map(String::as_str));
+    loop {
+        let batch = leader.next();
+        if (&batch["window_words"], &batch["top"]) == (&json!(words), &top) {
+            break;
+        }
+        assert!(batch["window_words"].as_u64() <= Some(words), "{batch}");
+    }
+
+    leader.terminate();
+    let (ended, errors) = leader.wait();
+    assert_eq!(ended.code(), Some(0), "{address}: {errors}");
+    for other in workers.iter_mut().chain([&mut waiting]) {
+        let (ended, errors) = other.wait();
+        assert_eq!(ended.code(), Some(0), "{errors}");
+    }
+}
+
 #[test]
 fn workers_end_when_the_master_that_started_them_is_killed() {
     let _alone = alone();

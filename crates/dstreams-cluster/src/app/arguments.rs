@@ -54,6 +54,22 @@ impl Secret {
     }
 }
 
+/// The masters of a program
+#[derive(Debug, Clone, clap::Args)]
+pub struct Masters {
+    /// Address of the master; with standby masters, all addresses, separated by commas
+    #[arg(id = "master", long = "master", value_name = "HOST:PORT,...", value_delimiter = ',', required = true,
+          value_parser = address)]
+    addresses: Vec<String>,
+}
+
+impl Masters {
+    /// The addresses, in the order in which they are tried.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+}
+
 /// How a master spreads a program over workers.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ClusterArgs {
@@ -72,6 +88,9 @@ pub struct ClusterArgs {
     /// Time within which a silent worker is given up, 200ms to 1h; the end of its process is noticed at once
     #[arg(long, value_name = "D", default_value = "2s", value_parser = duration)]
     silence: Duration,
+    /// Time after which a standby gives up a master that renews nothing in the state directory, 1s to 1h
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
+    lease: Duration,
     /// Run slow tasks once more on other workers; the result of the first one counts
     #[arg(long)]
     speculation: bool,
@@ -86,6 +105,7 @@ impl Default for ClusterArgs {
             copies: 2,
             standbys: 1,
             silence: MasterOptions::default().silence,
+            lease: MasterOptions::default().lease,
             speculation: false,
             advertise: None,
             secret: Secret::default(),
@@ -105,6 +125,7 @@ impl ClusterArgs {
             copies: usize::from(self.copies),
             standbys: usize::from(self.standbys),
             silence: self.silence,
+            lease: self.lease,
             speculation: self.speculation.then(SpeculationConfig::default),
             token: self.secret.read()?,
             ..defaults
@@ -140,21 +161,28 @@ pub struct MasterArgs {
     /// How it ends.
     #[command(flatten)]
     pub ends: Drain,
+    /// Wait while another master leads the program, and go on with it when that one is lost
+    #[arg(long)]
+    pub standby: bool,
     /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
 impl MasterArgs {
-    /// Listens for workers of the program that `context` describes; they get `arguments`.
+    /// Listens for workers of the program that `context` describes; they get `arguments`. A standby waits before that;
+    /// `None` if the program has ended meanwhile.
     pub async fn listen(
         &self,
         context: StreamContext,
         arguments: Vec<String>,
-    ) -> Result<Master, Error> {
+    ) -> Result<Option<Master>, Error> {
         let mut options = self.cluster.options(&self.listen, self.workers.into())?;
         options.arguments = arguments;
-        Ok(Master::listen(context, options).await?)
+        Ok(match self.standby {
+            true => Master::stand_by(context, options).await?,
+            false => Some(Master::listen(context, options).await?),
+        })
     }
 }
 
@@ -163,9 +191,8 @@ impl MasterArgs {
 /// Exits when the program ends, or on SIGTERM or Ctrl-C. The program's arguments come from the master.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkerArgs {
-    /// Address of the master
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-    master: String,
+    #[command(flatten)]
+    masters: Masters,
     /// Address for clients and other workers [default: a free port; on loopback if the master is there]
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     listen: Option<String>,
@@ -200,8 +227,10 @@ pub struct WorkerArgs {
 impl WorkerArgs {
     /// The options of a worker.
     pub(super) fn options(&self) -> Result<WorkerOptions, Error> {
-        let mut options = WorkerOptions::new(&self.master);
-        options.listen = self.listen.clone().unwrap_or_else(|| beside(&self.master));
+        let masters = self.masters.addresses();
+        let mut options = WorkerOptions::new("");
+        options.masters = masters.to_vec();
+        options.listen = self.listen.clone().unwrap_or_else(|| beside(masters));
         options.token = self.secret.read()?;
         options.retry = self.retry;
         options.patience = self.patience;
@@ -214,9 +243,9 @@ impl WorkerArgs {
     }
 }
 
-/// The address of this machine that faces `master`; loopback if the master is there, or unknown.
-fn beside(master: &str) -> String {
-    let facing = || {
+/// The address of this machine that faces the first master that is elsewhere; loopback if all are here, or unknown.
+fn beside(masters: &[String]) -> String {
+    let facing = |master: &String| {
         let master = master.to_socket_addrs().ok()?.next()?;
         let any = if master.is_ipv4() {
             "0.0.0.0:0"
@@ -228,9 +257,11 @@ fn beside(master: &str) -> String {
         socket.connect(master).ok()?;
         let mut own = socket.local_addr().ok()?;
         own.set_port(0);
-        Some(own.to_string())
+        Some(own)
     };
-    facing().unwrap_or_else(|| LOOPBACK.to_owned())
+    let mut facing = masters.iter().filter_map(facing);
+    let remote = facing.find(|address| !address.ip().is_loopback());
+    remote.map_or_else(|| LOOPBACK.to_owned(), |address| address.to_string())
 }
 
 /// A host and a port.
@@ -288,7 +319,13 @@ mod tests {
 
     #[test]
     fn a_worker_listens_where_the_master_can_reach_it() {
-        assert_eq!(beside("127.0.0.1:7077"), LOOPBACK);
-        assert_eq!(beside("no.such.host.invalid:1"), LOOPBACK);
+        for masters in [
+            &["127.0.0.1:7077"][..],
+            &["no.such.host.invalid:1"],
+            &["127.0.0.1:7077", "no.such.host.invalid:1", "[::1]:7078"],
+        ] {
+            let masters: Vec<String> = masters.iter().map(|it| (*it).to_owned()).collect();
+            assert_eq!(beside(&masters), LOOPBACK, "{masters:?}");
+        }
     }
 }

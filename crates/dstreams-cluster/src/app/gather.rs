@@ -14,16 +14,14 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long workers may take to leave after the program has ended.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits for `workers` workers, then starts the program; `on_status` gets each status meanwhile.
+/// Waits for the workers of a master, then starts the program; `on_status` gets each status meanwhile.
 pub async fn gather(
     master: Master,
-    workers: usize,
     mut on_status: impl FnMut(&ClusterStatus),
 ) -> Result<RunningCluster, Error> {
     loop {
-        let status = master.status();
-        on_status(&status);
-        if status.workers.len() >= workers {
+        on_status(&master.status());
+        if master.is_ready()? {
             break;
         }
         sleep(CHECK_INTERVAL).await;

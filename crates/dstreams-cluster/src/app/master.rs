@@ -14,7 +14,8 @@ use crate::{ClusterStatus, logs};
 
 /// Run as the master: schedule and commit batches; workers receive records and run tasks
 ///
-/// SIGTERM or Ctrl-C stops the program and its workers after the records received so far are run and committed.
+/// SIGTERM or Ctrl-C stops the program, its workers and its standbys after the records received so far are run and
+/// committed. A standby leaves at once.
 #[derive(Debug, clap::Args)]
 pub struct MasterRoleArgs {
     #[command(flatten)]
@@ -38,8 +39,21 @@ pub async fn run(
         members: Members::default(),
     };
 
-    let (wanted, drain) = (master.workers.into(), master.ends.drain);
-    let master = master.listen(context, arguments).await?;
+    let drain = master.ends.drain;
+    if master.standby {
+        let standby = true;
+        reporter.line(&StandbyLine { standby }, "standing by");
+    }
+    let master = tokio::select! {
+        master = master.listen(context, arguments) => master?,
+        // It leads nothing.
+        () = signals.next() => return Ok(()),
+    };
+    let Some(master) = master else {
+        let ended = true;
+        reporter.line(&EndedLine { ended }, "the program has ended");
+        return Ok(());
+    };
     reporter.line(
         &MasterLine {
             master: master.address().to_owned(),
@@ -47,7 +61,7 @@ pub async fn run(
         format_args!("master {}", master.address()),
     );
     let cluster = tokio::select! {
-        cluster = gather(master, wanted, |status| reporter.changes(status)) => cluster?,
+        cluster = gather(master, |status| reporter.changes(status)) => cluster?,
         // Nothing has started.
         () = signals.next() => return Ok(()),
     };
@@ -104,6 +118,16 @@ impl Reporter {
             self.line(&change, &change);
         }
     }
+}
+
+#[derive(Serialize)]
+struct StandbyLine {
+    standby: bool,
+}
+
+#[derive(Serialize)]
+struct EndedLine {
+    ended: bool,
 }
 
 #[derive(Serialize)]

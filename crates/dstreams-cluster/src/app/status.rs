@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use tonic::Code;
 
-use super::arguments::{Secret, address};
+use super::arguments::{Masters, Secret};
 use super::error::Error;
 use super::{json, print_line};
 use crate::data::{Peers, Token};
@@ -20,9 +20,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Show the status of a cluster
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
-    /// Address of the master
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
-    master: String,
+    #[command(flatten)]
+    masters: Masters,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -32,11 +31,31 @@ pub struct StatusArgs {
 
 /// Asks the master, and prints the answer.
 pub async fn print_status(args: &StatusArgs) -> Result<(), Error> {
-    let status = ask(&args.master, args.secret.read()?).await?;
+    let (master, status) = leader(&args.masters, args.secret.read()?).await?;
     match args.json {
         true => print_line(json(&status)?),
-        false => print_line(table(&args.master, &status).trim_end()),
+        false => print_line(table(master, &status).trim_end()),
     }
+}
+
+/// Asks the masters in turn: of several only one leads, and the others do not listen. Returns the first that answers, with
+/// its status.
+pub(super) async fn leader(
+    masters: &Masters,
+    token: Option<String>,
+) -> Result<(&str, ClusterStatus), Error> {
+    let mut failed = None;
+    for master in masters.addresses() {
+        match ask(master, token.clone()).await {
+            Ok(status) => return Ok((master, status)),
+            Err(error @ Error::NoAnswer { .. }) => failed = failed.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| Error::NoAnswer {
+        address: String::new(),
+        reason: "no address was given".to_owned(),
+    }))
 }
 
 /// Asks a master for the status of its cluster.

@@ -10,7 +10,7 @@ use super::arguments::WorkerArgs;
 use super::error::Error;
 use super::signals::Signals;
 use super::{json, offer_line};
-use crate::{logs, run_worker};
+use crate::{Membership, logs, run_worker};
 
 /// Runs a worker until its program has ended; `app` builds the program from the master's arguments.
 ///
@@ -23,8 +23,9 @@ pub fn work(
     logs::to_stderr();
     leave_on_signal()?;
     let options = args.options()?;
-    let joined = |worker: u32, ingest: &str| {
-        let (pid, master) = (process::id(), options.master.as_str());
+    let joined = |joined: &Membership<'_>| {
+        let (worker, ingest, master) = (joined.worker, joined.address, joined.master);
+        let pid = process::id();
         let line = JoinedLine {
             worker,
             pid,

@@ -50,7 +50,7 @@ async fn lost_reports_and_a_stopped_executor_lose_no_records() {
     let mut options = WorkerOptions::new(master.address());
     options.cores = 1;
     let build = |_: &[String]| Ok(program(&Found::default()).0);
-    let worker = std::thread::spawn(move || run_worker(&options, &build, &|_, _| {}));
+    let worker = std::thread::spawn(move || run_worker(&options, &build, &|_| {}));
     let cluster = master.start().await.unwrap();
     for (lost, number) in [(0, 1), (2, 2), (0, 3)] {
         REPORTS_TO_LOSE.store(lost, Ordering::SeqCst);

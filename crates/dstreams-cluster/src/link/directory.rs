@@ -34,6 +34,14 @@ impl Directory {
         })
     }
 
+    /// The same, of a process that owns it.
+    pub fn owned_by(self, owner: &Owner) -> Self {
+        Directory {
+            owner: Ok(owner.name.clone()),
+            ..self
+        }
+    }
+
     /// Why a worker that sees `theirs` cannot work for a master that sees `ours`.
     pub fn differs(ours: Option<&Self>, theirs: Option<&Self>) -> Option<String> {
         let (ours, theirs) = match (ours, theirs) {

@@ -11,9 +11,13 @@ use crate::data::{check_advertised, check_exposure};
 
 /// Default of [`MasterOptions::silence`].
 pub const SILENCE: Duration = Duration::from_secs(2);
+/// Default of [`MasterOptions::lease`].
+const LEASE: Duration = Duration::from_secs(5);
+/// The shortest lease.
+const MIN_LEASE: Duration = Duration::from_secs(1);
 /// The shortest silence: ticks of 10 ms, in which every live process answers.
 const MIN_SILENCE: Duration = Duration::from_millis(200);
-/// The longest silence.
+/// The longest silence, and the longest lease.
 const MAX_SILENCE: Duration = Duration::from_secs(3600);
 
 /// The options of a master.
@@ -51,6 +55,13 @@ pub struct MasterOptions {
     /// work on state. Default: `None`, never. The defaults of [`SpeculationConfig`] are the paper's: 1.4 times the median
     /// of the stage's tasks.
     pub speculation: Option<SpeculationConfig>,
+    /// Time after which a standby ([`Master::stand_by`](crate::Master::stand_by)) gives up this master if it renews nothing
+    /// in the directory of the program: its machine is gone, or it is stopped. The end of its process on the standby's machine
+    /// is noticed within a fifth of it. From 1 s to an hour. Default: 5 s.
+    ///
+    /// It is of the master that leads, whatever its standbys have. Shorter than a pause of the file system, it changes
+    /// masters in vain; nothing is lost thereby.
+    pub lease: Duration,
     /// Arguments of the program, which workers get from the master.
     pub arguments: Vec<String>,
 }
@@ -68,6 +79,7 @@ impl fmt::Debug for MasterOptions {
             advertise,
             silence,
             speculation,
+            lease,
             arguments,
         } = self;
         f.debug_struct("MasterOptions")
@@ -80,6 +92,7 @@ impl fmt::Debug for MasterOptions {
             .field("advertise", advertise)
             .field("silence", silence)
             .field("speculation", speculation)
+            .field("lease", lease)
             .field("arguments", arguments)
             .finish()
     }
@@ -97,6 +110,7 @@ impl Default for MasterOptions {
             token: None,
             silence: SILENCE,
             speculation: None,
+            lease: LEASE,
             arguments: Vec::new(),
         }
     }
@@ -136,6 +150,13 @@ impl MasterOptions {
             return wrong(
                 "silence",
                 format!("{silence:?} does not fit; it must be 200 ms to an hour"),
+            );
+        }
+        if !(MIN_LEASE..=MAX_SILENCE).contains(&self.lease) {
+            let lease = self.lease;
+            return wrong(
+                "lease",
+                format!("{lease:?} does not fit; it must be 1 s to an hour"),
             );
         }
         if let Some(speculation) = &self.speculation {

@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use dstreams::internal::{BlockStore, Description, DirLock, Inbox, log_reachable, replay, run_on};
+use dstreams::internal::{
+    BlockStore, Description, DirLock, Inbox, has_journal, log_reachable, replay, run_on, stand_by,
+};
 use dstreams::{Result, Running, StreamContext};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::batch::BatchRunner;
@@ -23,6 +27,12 @@ use crate::execute::ClusterEngine;
 use crate::link::Directory;
 use crate::plan::Codec;
 
+/// How long a standby that took over waits for more workers than one.
+const GATHER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it looks whether it may go on waiting.
+const GATHER_PAUSE: Duration = Duration::from_millis(200);
+
 /// A master that listens. [`Master::start`] begins the program, once enough workers are there.
 #[must_use = "a master that listens runs nothing before `start`"]
 pub struct Master {
@@ -36,6 +46,8 @@ pub struct Master {
     bound: String,
     advertised: AdvertisedAddress,
     serving: DropGuard,
+    /// Of a standby that took over: until when it waits for more workers than one.
+    gathers_until: Option<Instant>,
 }
 
 /// A program that runs on a cluster.
@@ -70,24 +82,69 @@ impl RunningCluster {
     }
 }
 
+/// The program of a master; fails if it cannot run on a cluster.
+fn describe(context: StreamContext, options: &MasterOptions) -> Result<Description> {
+    options.check()?;
+    let parts = Description::of(context)?;
+    parts.may_set_aside()?;
+    check_inputs(&parts)?;
+    if options.standbys == 0 && parts.directory().is_none() {
+        return Err(dstreams::Error::Config {
+            setting: "standbys",
+            message: "with 0, state is lost with a worker: keep the program in a directory \
+                      (`StreamContext::persist_in`)"
+                .into(),
+        });
+    }
+    // Report planning errors before waiting for workers.
+    parts.plans(options.partitions.unwrap_or(2))?;
+    Ok(parts)
+}
+
 impl Master {
-    /// Listens for workers of the program that `context` describes.
+    /// Listens for workers of the program that `context` describes. Fails if another process has its directory.
     pub async fn listen(context: StreamContext, options: MasterOptions) -> Result<Self> {
-        options.check()?;
-        let mut parts = Description::of(context)?;
-        parts.may_set_aside()?;
-        check_inputs(&parts)?;
-        if options.standbys == 0 && parts.directory().is_none() {
-            return Err(dstreams::Error::Config {
-                setting: "standbys",
-                message: "with 0, state is lost with a worker: keep the program in a directory \
-                          (`StreamContext::persist_in`)"
-                    .into(),
-            });
-        }
-        let lock = parts.lock()?;
-        // Report planning errors before waiting for workers.
-        parts.plans(options.partitions.unwrap_or(2))?;
+        let parts = describe(context, &options)?;
+        let lock = parts.lock(Some(options.lease))?;
+        Self::of(parts, lock, options).await
+    }
+
+    /// Waits as long as another master leads the program, then listens like [`Master::listen`]. `None` if the program has
+    /// ended meanwhile without a failure.
+    ///
+    /// It takes over when the process of the other master has ended, or when that renews nothing for the length of its lease
+    /// ([`MasterOptions::lease`]): then it may still run, but acknowledges nothing more, and commits no batch that this one does not commit too. If nobody leads,
+    /// it leads at once. Start all masters of a program like this, with the same directory, and give their addresses to
+    /// workers and clients.
+    ///
+    /// The new master goes on as after a restart, from the newest checkpoint and the journals. It waits for
+    /// [`MasterOptions::workers`] workers, but no longer than ten seconds if one is there.
+    pub async fn stand_by(context: StreamContext, options: MasterOptions) -> Result<Option<Self>> {
+        let parts = describe(context, &options)?;
+        let directory = parts.directory().map(|directory| directory.dir.clone());
+        let directory = directory.ok_or_else(|| dstreams::Error::Config {
+            setting: "standby",
+            message: "a standby goes on from the directory of the program, and this one has none: keep it in one \
+                      (`StreamContext::persist_in`) that all masters and workers see"
+                .into(),
+        })?;
+        // An address that is in use is reported now.
+        drop(listen(&options.listen).await?);
+        let Some(lock) = stand_by(&directory, options.lease).await? else {
+            return Ok(None);
+        };
+        // The first process decides with its workers how many partitions there are.
+        let goes_on = has_journal(&directory)?;
+        let mut master = Self::of(parts, Some(lock), options).await?;
+        master.gathers_until = goes_on.then(|| Instant::now() + GATHER_TIMEOUT);
+        Ok(Some(master))
+    }
+
+    async fn of(
+        mut parts: Description,
+        lock: Option<DirLock>,
+        options: MasterOptions,
+    ) -> Result<Self> {
         let watch = Arc::new(BatchWatch::default());
         parts.listeners.push(Arc::clone(&watch) as _);
         let inbox = Inbox::new();
@@ -106,7 +163,11 @@ impl Master {
         let calls = Arc::new(MasterCalls {
             hub,
             fingerprint: parts.fingerprint(),
-            directory: Directory::of(&parts),
+            directory: Directory::of(&parts).map(|seen| match &lock {
+                // Another process may have taken it meanwhile.
+                Some(lock) => seen.owned_by(lock.owner()),
+                None => seen,
+            }),
             arguments: options.arguments.clone(),
             silence: options.silence,
             begun: tokio::sync::watch::Sender::new(None),
@@ -127,6 +188,7 @@ impl Master {
             bound: host_of(bound),
             advertised,
             serving: stop.drop_guard(),
+            gathers_until: None,
         })
     }
 
@@ -140,20 +202,37 @@ impl Master {
         self.calls.cluster_status()
     }
 
+    /// Whether there are enough workers to start. Fails if another master has taken the directory.
+    pub fn is_ready(&self) -> Result<bool> {
+        if let Some(lock) = &self.lock {
+            lock.owner().check()?;
+        }
+        let workers = self.calls.hub.lock().roster.all().len();
+        let late = self.gathers_until.is_some_and(|it| Instant::now() > it);
+        Ok(workers >= self.options.workers || late && workers > 0)
+    }
+
+    /// Waits for the workers with which the program starts; returns how many there are, and their cores.
+    async fn gather(&self) -> Result<(usize, usize)> {
+        let hub = &self.calls.hub;
+        while !self.is_ready()? {
+            let wanted = self.options.workers;
+            let more = hub.until(|state| (state.roster.all().len() >= wanted).then_some(()));
+            // Or it is late, or another master has taken the directory.
+            let _ = timeout(GATHER_PAUSE, more).await;
+        }
+        let state = hub.lock();
+        let workers = state.roster.all();
+        let count = workers.len();
+        Ok((count, workers.map(|(_, worker)| worker.cores).sum()))
+    }
+
     /// Waits for the number of workers in the options, and starts the program.
     pub async fn start(mut self) -> Result<RunningCluster> {
         let hub = Arc::clone(&self.calls.hub);
-        let wanted = self.options.workers;
-        let cores = hub
-            .until(|state| {
-                let workers = state.roster.all();
-                let enough = workers.len() >= wanted;
-                let cores = workers.map(|(_, worker)| worker.cores);
-                enough.then(|| cores.sum::<usize>())
-            })
-            .await;
+        let (workers, cores) = self.gather().await?;
+        let wanted = workers.min(self.options.workers);
         let partitions = self.options.partitions.unwrap_or(cores.clamp(2, 128));
-        self.parts.open_sinks().await?;
         let persisted = match self.lock.take() {
             Some(lock) => Some(self.parts.restore(lock, partitions).await?),
             None => None,
@@ -161,6 +240,8 @@ impl Master {
         let of_persisted = persisted
             .as_ref()
             .map(|(durable, restored)| (durable, restored));
+        let durable = of_persisted.map(|(durable, _)| &**durable);
+        self.parts.open_sinks(durable).await?;
         let partitions = of_persisted
             .and_then(|(_, restored)| restored.partitions())
             .unwrap_or(partitions);

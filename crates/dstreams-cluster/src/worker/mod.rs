@@ -17,4 +17,4 @@ mod session;
 mod state;
 
 pub use executor::engine_name;
-pub use run::{MAX_PATIENCE, MIN_PATIENCE, WorkerOptions, run};
+pub use run::{MAX_PATIENCE, MIN_PATIENCE, Membership, WorkerOptions, run};

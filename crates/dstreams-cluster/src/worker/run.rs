@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use arrow_flight::FlightData;
 use dstreams::internal::{
-    BlockStore, Bounds, Description, StateMemoryBudget, States, log_reachable,
+    BlockStore, Bounds, Description, Owner, StateMemoryBudget, States, log_reachable,
 };
 use dstreams::{Error, Result, StreamContext};
 use futures::Stream;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::WorkerCalls;
@@ -33,7 +34,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const EXECUTOR_TRIES: u32 = 20;
 /// An executor that lives longer is not short-lived.
 const MIN_EXECUTOR_LIFE: Duration = Duration::from_secs(60);
-/// How often the worker reports its numbers to the master.
+/// Why a worker leaves a master that is silent.
+const TAKEN_OVER: &str = "another master has taken over its directory";
+/// How long one of several masters may take to greet a worker.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the worker reports its numbers to the master, and looks for another master.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The options of a worker.
@@ -41,8 +46,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 #[non_exhaustive]
 #[must_use = "settings do nothing before a worker has them"]
 pub struct WorkerOptions {
-    /// Address of the master.
-    pub master: String,
+    /// Addresses of the masters: the one that leads, and its standbys. They are tried in turn, also after the link broke.
+    pub masters: Vec<String>,
     /// Address on which it listens for clients and other workers; port 0 takes a free one. Default:
     /// loopback.
     pub listen: String,
@@ -76,7 +81,7 @@ impl fmt::Debug for WorkerOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Destructured, so that no field is forgotten.
         let Self {
-            master,
+            masters,
             listen,
             cores,
             memory,
@@ -89,7 +94,7 @@ impl fmt::Debug for WorkerOptions {
             patience,
         } = self;
         f.debug_struct("WorkerOptions")
-            .field("master", master)
+            .field("masters", masters)
             .field("listen", listen)
             .field("cores", cores)
             .field("memory", memory)
@@ -110,10 +115,14 @@ pub const MIN_PATIENCE: Duration = Duration::from_secs(1);
 pub const MAX_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl WorkerOptions {
-    /// The defaults, with this master.
-    pub fn new(master: &str) -> Self {
+    /// The defaults, with this master, or several, separated by commas.
+    pub fn new(masters: &str) -> Self {
+        let masters = masters.split(',').map(str::trim);
         WorkerOptions {
-            master: master.to_owned(),
+            masters: masters
+                .filter(|it| !it.is_empty())
+                .map(str::to_owned)
+                .collect(),
             listen: "127.0.0.1:0".into(),
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
             memory: None,
@@ -128,6 +137,18 @@ impl WorkerOptions {
     }
 }
 
+/// A worker that has joined a master.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Membership<'a> {
+    /// Its number.
+    pub worker: u32,
+    /// Its address for clients and other workers.
+    pub address: &'a str,
+    /// The address of the master.
+    pub master: &'a str,
+}
+
 /// Builds the program from its arguments.
 pub type Program<'a> = dyn Fn(&[String]) -> Result<StreamContext> + 'a;
 
@@ -139,17 +160,23 @@ enum EpochEnd {
     Link(String),
 }
 
-/// Runs a worker until the program has ended. Calls `joined` with its number and address after each join.
+/// Runs a worker until the program has ended. Calls `joined` after each join.
 pub fn run(
     options: &WorkerOptions,
     program: &Program<'_>,
-    joined: &dyn Fn(u32, &str),
+    joined: &dyn Fn(&Membership<'_>),
 ) -> Result<()> {
+    if options.masters.is_empty() {
+        return Err(Error::Config {
+            setting: "masters",
+            message: "a worker needs the address of a master".into(),
+        });
+    }
     check_exposure("worker", &options.listen, options.token.as_deref())?;
     check_advertised("worker", &options.listen, options.advertise.as_deref())?;
     let mut trying = Instant::now();
     let mut had_joined = false;
-    loop {
+    for (at, master) in options.masters.iter().enumerate().cycle() {
         // Each epoch has a runtime of its own, which ends all of its tasks.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -163,32 +190,39 @@ pub fn run(
             had_joined = true;
             trying = Instant::now();
         };
-        let end = runtime.block_on(epoch(options, program, joined, &mut welcome));
+        let end = runtime.block_on(epoch((options, master), program, joined, &mut welcome));
         runtime.shutdown_background();
-        let reason = match end? {
-            EpochEnd::Program => return Ok(()),
-            EpochEnd::Link(reason) => reason,
+        let reason = match end {
+            Ok(EpochEnd::Program) => return Ok(()),
+            Ok(EpochEnd::Link(reason)) => reason,
+            // A master that was replaced and does not know it yet refuses what the present one does not.
+            Err(Error::Refused { reason, .. }) if options.masters.len() > 1 => reason,
+            Err(error @ Error::LostDirectory { .. }) => error.to_string(),
+            Err(error) => return Err(error),
         };
         if had_joined {
             had_joined = false;
             trying = Instant::now();
             tracing::warn!(reason, "the link to the master broke; joining again");
         }
-        if trying.elapsed() >= options.retry {
+        // Each master is tried before none is found.
+        let is_last = at + 1 == options.masters.len();
+        if is_last && trying.elapsed() >= options.retry {
             return Err(Error::NoMaster {
-                master: options.master.clone(),
+                master: options.masters.join(", "),
                 waited: options.retry,
                 reason,
             });
         }
         std::thread::sleep(RETRY_PAUSE);
     }
+    Ok(())
 }
 
 async fn epoch(
-    options: &WorkerOptions,
+    (options, master): (&WorkerOptions, &str),
     program: &Program<'_>,
-    joined: &dyn Fn(u32, &str),
+    joined: &dyn Fn(&Membership<'_>),
     welcome: &mut dyn FnMut(),
 ) -> Result<EpochEnd> {
     let token = Token::new(options.token.clone());
@@ -201,7 +235,7 @@ async fn epoch(
     let AdvertisedAddress { host, address } =
         AdvertisedAddress::at(bound, options.advertise.as_deref());
     let patience = options.patience.clamp(MIN_PATIENCE, MAX_PATIENCE);
-    let peers = Peers::new(token.clone()).patient(&options.master, patience);
+    let peers = Peers::new(token.clone()).patient(master, patience);
     let (link, outgoing) = channel::<ToMaster>();
     link.send(&ToMaster::Hello {
         version: VERSION,
@@ -209,7 +243,8 @@ async fn epoch(
         pid: std::process::id(),
         cores: options.cores,
     });
-    let (mut incoming, worker, arguments) = match greet(&options.master, &peers, outgoing).await? {
+    let welcomed = greet(master, options.masters.len() > 1, &peers, outgoing);
+    let (mut incoming, worker, arguments) = match welcomed.await? {
         Ok(welcomed) => welcomed,
         Err(end) => return Ok(end),
     };
@@ -230,32 +265,32 @@ async fn epoch(
     serve(listener, served, token, KEEP_ALIVE, stop.clone());
     let _serving = stop.drop_guard();
     welcome();
-    joined(worker, &address);
-    let (partitions, engine, incarnation, silence) =
-        match begin(&options.master, &mut incoming).await? {
-            Ok(begun) => begun,
-            Err(end) => return Ok(end),
-        };
-    let plans = Arc::new(parts.plans(partitions)?);
-    let rows_per_batch = parts.config.rows_per_batch;
+    joined(&Membership {
+        worker,
+        address: &address,
+        master,
+    });
+    let owner = owner_seen(&parts, directory.as_ref());
+    let begun = tokio::select! {
+        begun = begin(master, &mut incoming) => begun?,
+        () = taken_over(owner.clone()) => return Ok(EpochEnd::Link(TAKEN_OVER.into())),
+    };
+    let (partitions, engine, incarnation, silence) = match begun {
+        Ok(begun) => begun,
+        Err(end) => return Ok(end),
+    };
     let work_dir = WorkDir::new(options.exchanges.as_deref(), options.spill.as_deref())?;
-    let state_dir = options.spill.as_ref().unwrap_or(&parts.config.spill_dir);
-    let room = StateMemoryBudget::of(&parts.config, state_dir.clone())?;
-    let store = BlockStore::open(Bounds {
-        spill: Some(work_dir.spill.path.join("blocks")),
-        memory: Memory::stored(&parts.config),
-        age: options.history,
-    })?;
-    let states = States::new(plans.states.clone(), plans.tasks, room)?;
-    let held = (states, store);
-    let site = TaskRunner::new(plans, rows_per_batch, peers, held);
-    let site = Arc::new(site);
+    let site = Arc::new(task_runner(
+        options,
+        &parts,
+        partitions,
+        (&work_dir, peers),
+    )?);
     let journal = WorkerJournal::begin(&parts, incarnation, worker, directory)?;
     let journal = (journal, silence);
     let epoch = Epoch::new(worker, parts, Arc::clone(&site), link.clone(), journal);
     let _ = calls.epoch.set(Arc::clone(&epoch));
-    let engine = engine_at(&engine);
-    let bound = host_of(bound);
+    let (engine, bound) = (engine_at(&engine), host_of(bound));
     let hosts = (bound.as_str(), host.as_str());
     let exchanges = &work_dir.exchanges.path;
     let executor = keep_executing(|| {
@@ -278,18 +313,86 @@ async fn epoch(
         end = handling => Ok(end),
         Ok(failed) = failed.wait_for(Option::is_some) => match failed.clone() {
             Some(error) if !epoch.journal.as_ref().is_some_and(|it| it.is_fenced()) => Err(error),
-            _ => Ok(EpochEnd::Link("another master has taken over its journal".into())),
+            _ => Ok(EpochEnd::Link(TAKEN_OVER.into())),
         },
         ended = executor => Ok(EpochEnd::Link(ended)),
+        () = taken_over(owner) => Ok(EpochEnd::Link(TAKEN_OVER.into())),
     }
 }
 
-/// Opens the link to the master, and waits for its welcome: the worker's number, and the arguments of the program.
+/// Runs the tasks of a program, with room for blocks and states.
+fn task_runner(
+    options: &WorkerOptions,
+    parts: &Description,
+    partitions: usize,
+    (work_dir, peers): (&WorkDir, Peers),
+) -> Result<TaskRunner> {
+    let plans = Arc::new(parts.plans(partitions)?);
+    let state_dir = options.spill.as_ref().unwrap_or(&parts.config.spill_dir);
+    let room = StateMemoryBudget::of(&parts.config, state_dir.clone())?;
+    let store = BlockStore::open(Bounds {
+        spill: Some(work_dir.spill.path.join("blocks")),
+        memory: Memory::stored(&parts.config),
+        age: options.history,
+    })?;
+    let states = States::new(plans.states.clone(), plans.tasks, room)?;
+    let rows_per_batch = parts.config.rows_per_batch;
+    Ok(TaskRunner::new(
+        plans,
+        rows_per_batch,
+        peers,
+        (states, store),
+    ))
+}
+
+/// The owner of the program's directory when this worker looked.
+fn owner_seen(parts: &Description, directory: Option<&Directory>) -> Option<Owner> {
+    let dir = &parts.directory()?.dir;
+    let name = directory?.owner.clone().ok()?;
+    Some(Owner::new(dir, name))
+}
+
+/// Returns once another master has taken over the directory: the present one may be stopped, and its link open for long.
+async fn taken_over(owner: Option<Owner>) {
+    let Some(owner) = owner else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(REPORT_INTERVAL).await;
+        let owner = owner.clone();
+        // Asks the file system.
+        let owns = tokio::task::spawn_blocking(move || owner.still_owns());
+        if let Ok(Ok(false)) = owns.await {
+            return;
+        }
+    }
+}
+
+/// The link to a master, the number of the worker, and the arguments of the program.
+type Welcome = (LinkReceiver<ToWorker>, u32, Vec<String>);
+
+/// Opens the link to the master, and waits for its welcome.
 async fn greet(
+    master: &str,
+    has_others: bool,
+    peers: &Peers,
+    outgoing: impl Stream<Item = FlightData> + Send + 'static,
+) -> Result<Result<Welcome, EpochEnd>> {
+    let welcome = welcome(master, peers, outgoing);
+    if !has_others {
+        return welcome.await;
+    }
+    // A master that is stopped accepts connections, and says nothing.
+    let late = || Ok(Err(EpochEnd::Link("the master says nothing".into())));
+    let welcomed = timeout(GREETING_TIMEOUT, welcome).await;
+    welcomed.unwrap_or_else(|_| late())
+}
+
+async fn welcome(
     master: &str,
     peers: &Peers,
     outgoing: impl Stream<Item = FlightData> + Send + 'static,
-) -> Result<Result<(LinkReceiver<ToWorker>, u32, Vec<String>), EpochEnd>> {
+) -> Result<Result<Welcome, EpochEnd>> {
     let connected = async {
         let mut client = peers.client(master)?;
         client.do_exchange(peers.request(outgoing)).await

@@ -169,7 +169,7 @@ fn a_worker_with_another_graph_is_refused_and_both_fingerprints_are_named() {
 
     // The same function, with other arguments than the master's.
     let other = |arguments: &[String]| program(&arguments[1..]);
-    let error = run_worker(&options, &other, &|_, _| {})
+    let error = run_worker(&options, &other, &|_| {})
         .unwrap_err()
         .to_string();
     assert!(
@@ -199,7 +199,7 @@ fn a_worker_that_cannot_see_the_masters_directory_is_refused() {
     let listen = |ctx| runtime.block_on(Master::listen(ctx, MasterOptions::default()));
     let refused = |master: &Master, worker: &dyn Fn() -> dstreams::Result<StreamContext>| {
         let options = WorkerOptions::new(master.address());
-        let error = run_worker(&options, &|_: &[String]| worker(), &|_, _| {});
+        let error = run_worker(&options, &|_: &[String]| worker(), &|_| {});
         assert_eq!(master.status().workers.len(), 0);
         error.unwrap_err().to_string()
     };

@@ -38,6 +38,7 @@ mod downtime;
 mod drain;
 mod engines;
 mod errors;
+mod failover;
 mod faults;
 mod full_disk;
 mod namespaces;

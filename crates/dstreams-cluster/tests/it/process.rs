@@ -166,7 +166,7 @@ pub fn be_worker(build: impl Fn() -> StreamContext) -> bool {
     }
     options.exchanges = option(EXCHANGES).map(PathBuf::from);
     options.advertise = option(ADVERTISE);
-    if let Err(error) = run_worker(&options, &|_| Ok(build()), &|_, _| {}) {
+    if let Err(error) = run_worker(&options, &|_| Ok(build()), &|_| {}) {
         eprintln!("worker {}: {error}", std::process::id());
     }
     true

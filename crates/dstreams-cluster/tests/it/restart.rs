@@ -23,12 +23,14 @@ const PLACE: &str = "DSTREAMS_TEST_KEPT";
 const STANDBYS: &str = "DSTREAMS_TEST_STANDBYS";
 /// Environment variable with the seconds that a worker may be silent.
 const SILENCE: &str = "DSTREAMS_TEST_SILENCE";
+/// Environment variable of a standby: the length of its lease in seconds.
+const LEASE: &str = "DSTREAMS_TEST_LEASE";
 const WORKERS: usize = 3;
 /// Exit code of the master's process when the program has failed.
-const FAILED: i32 = 3;
+pub const FAILED: i32 = 3;
 /// Long enough for a debug build to catch up with intervals of downtime: a batch takes a second where two cores run two
 /// of these tests.
-const INTERVAL: Duration = Duration::from_secs(2);
+pub const INTERVAL: Duration = Duration::from_secs(2);
 /// How often a master is started until it reaches a point at which it crashes, and how long one may take.
 const STARTS: usize = 8;
 const LONG: Duration = Duration::from_secs(300);
@@ -61,7 +63,17 @@ fn the_master() {
         if let Ok(standbys) = std::env::var(STANDBYS) {
             options.standbys = standbys.parse().unwrap();
         }
-        let master = Master::listen(kept(Path::new(dir))?, options).await?;
+        let program = kept(Path::new(dir))?;
+        let master = match std::env::var(LEASE) {
+            Ok(seconds) => {
+                options.lease = Duration::from_secs(seconds.parse().unwrap());
+                Master::stand_by(program, options).await?
+            }
+            Err(_) => Some(Master::listen(program, options).await?),
+        };
+        let Some(master) = master else {
+            return Ok(());
+        };
         let cluster = master.start().await?;
         let running = &cluster.running;
         let summary = running.run_until_signal(LONG).await?;
@@ -101,7 +113,7 @@ impl<'a> Cluster<'a> {
     fn start(dir: &'a Path, address: String) -> Self {
         let mut cluster = Cluster {
             dir,
-            master: master((dir, &address), (None, None), None),
+            master: master((dir, &address), (None, None), None, None),
             address,
             workers: Vec::new(),
             silence: None,
@@ -120,13 +132,11 @@ impl<'a> Cluster<'a> {
 
     fn add_worker(&mut self, crash_at: Option<&str>) {
         let how = How {
-            place: Some((PLACE, self.dir.display().to_string())),
             crash_at: crash_at.map(|point| format!("{point}@{}", self.crashed().display())),
             patience: self.patience,
             ..How::default()
         };
-        let worker = Process::start("restart::a_worker", &self.address, &how);
-        self.workers.push(worker);
+        self.workers.push(worker(self.dir, &self.address, how));
     }
 
     fn crashed(&self) -> PathBuf {
@@ -177,7 +187,7 @@ impl<'a> Cluster<'a> {
 
     pub fn start_master(&mut self, crash_at: Option<&str>) {
         let options = (self.silence, self.standbys);
-        self.master = master((self.dir, &self.address), options, crash_at);
+        self.master = master((self.dir, &self.address), options, crash_at, None);
     }
 
     fn signal_master(&self, name: &str) {
@@ -188,12 +198,7 @@ impl<'a> Cluster<'a> {
     }
 
     pub async fn status(&self) -> ClusterStatus {
-        let address = format!("http://{}", self.address);
-        let channel = tonic::transport::Endpoint::from_shared(address).unwrap();
-        let mut master = FlightServiceClient::new(channel.connect().await.unwrap());
-        let status = master.do_action(Action::new("status", "")).await.unwrap();
-        let status = status.into_inner().message().await.unwrap().unwrap();
-        serde_json::from_slice(&status.body).unwrap()
+        status(&self.address).await.unwrap()
     }
 
     /// The master's process id, and its workers' numbers.
@@ -252,8 +257,26 @@ impl Drop for Cluster<'_> {
     }
 }
 
+/// A worker of the program in this directory.
+pub fn worker(dir: &Path, masters: &str, how: How) -> Process {
+    let how = How {
+        place: Some((PLACE, dir.display().to_string())),
+        ..how
+    };
+    Process::start("restart::a_worker", masters, &how)
+}
+
+/// The status of the master at this address, if one answers.
+pub async fn status(address: &str) -> Option<ClusterStatus> {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut master = FlightServiceClient::new(endpoint.connect().await.ok()?);
+    let status = master.do_action(Action::new("status", "")).await.ok()?;
+    let status = status.into_inner().message().await.ok()??;
+    Some(serde_json::from_slice(&status.body).unwrap())
+}
+
 /// Waits until a process has ended by itself, as long as that takes.
-async fn exit(process: &mut Child) -> ExitStatus {
+pub async fn exit(process: &mut Child) -> ExitStatus {
     loop {
         if let Some(status) = process.try_wait().unwrap() {
             return status;
@@ -262,10 +285,12 @@ async fn exit(process: &mut Child) -> ExitStatus {
     }
 }
 
-fn master(
+/// A master, which leads at once, or is a standby with a lease of so many seconds.
+pub fn master(
     (dir, address): (&Path, &str),
     (silence, standbys): (Option<u64>, Option<usize>),
     crash_at: Option<&str>,
+    lease: Option<u64>,
 ) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
@@ -283,6 +308,9 @@ fn master(
     }
     if let Some(standbys) = standbys {
         command.env(STANDBYS, standbys.to_string());
+    }
+    if let Some(lease) = lease {
+        command.env(LEASE, lease.to_string());
     }
     if let Some(point) = crash_at {
         let plan = format!("{point}@{}", dir.join("crashed").display());

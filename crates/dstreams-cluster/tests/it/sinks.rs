@@ -20,7 +20,7 @@ use crate::process::{How, Process, be_worker, master_options, start};
 use crate::program::{INTERVAL, Live, Program, block_on, small, soon, until};
 use crate::workers::{Workers, cluster};
 
-/// The files below a directory, with their bytes.
+/// The files below a directory, with their bytes; without locks, which name the process.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -29,7 +29,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let below = files(&path).into_iter();
             let name = PathBuf::from(path.file_name().unwrap());
             all.extend(below.map(|(file, bytes)| (name.join(file), bytes)));
-        } else {
+        } else if path.file_name().unwrap() != "lock" {
             all.insert(
                 path.file_name().unwrap().into(),
                 std::fs::read(path).unwrap(),

@@ -21,7 +21,7 @@ impl Workers {
             let mut options = WorkerOptions::new(master);
             options.cores = *cores;
             let build = build.clone();
-            std::thread::spawn(move || run_worker(&options, &|_| Ok(build()), &|_, _| {}))
+            std::thread::spawn(move || run_worker(&options, &|_| Ok(build()), &|_| {}))
         };
         Workers(cores.iter().map(start).collect())
     }

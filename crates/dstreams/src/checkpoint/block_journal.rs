@@ -43,6 +43,8 @@ impl BlockJournal {
     /// Begins the journal of a worker, in a new directory.
     pub fn begin(dir: PathBuf, owner: Owner) -> Result<Self> {
         let journal = Journal::fenced(&dir, Some(owner.clone()))?;
+        // A master that took over before the directory was there did not take it away.
+        owner.check()?;
         Ok(BlockJournal {
             journal: RetainedJournal::new(journal, JournalRetention::default()),
             owner,
@@ -79,9 +81,14 @@ pub fn dir_of(program: &Path, incarnation: u64, worker: u32) -> PathBuf {
 }
 
 /// Takes away the journals of all workers of earlier processes, including those of interrupted restarts.
-pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn take_all(program: &Path, owner: &Owner) -> Result<Vec<PathBuf>> {
     for (of, path) in named(program, WRITTEN)? {
-        rename(&path, &program.join(format!("{TAKEN}{of}")))?;
+        owner.check()?;
+        match std::fs::rename(&path, program.join(format!("{TAKEN}{of}"))) {
+            // The process before this one, which may still run, was faster: it took over from a lost worker.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            done => done.map_err(|error| Error::file("rename", &path, error))?,
+        }
     }
     for (of, fenced) in named(program, FENCED)? {
         let taken = program.join(format!("{TAKEN}{of}"));
@@ -91,7 +98,7 @@ pub(super) fn take_all(program: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     for (_, half) in named(program, HALF)? {
-        remove(&half)?;
+        remove_if_there(&half).map_err(|error| Error::file("remove", &half, error))?;
     }
     sync_dir(program)?;
     taken(program)
@@ -107,6 +114,8 @@ pub(super) fn adopt(
 ) -> Result<(PathBuf, Blocks)> {
     let taken = program.join(format!("{TAKEN}{incarnation}-{worker}"));
     match std::fs::rename(dir_of(program, incarnation, worker), &taken) {
+        // A former master that still ran may have taken it.
+        Err(error) if error.kind() == ErrorKind::NotFound && taken.exists() => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok((taken, Vec::new())),
         done => done.map_err(|error| Error::file("rename", &taken, error))?,
     }
@@ -233,7 +242,17 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::journal::{JournalEntry, read_taken};
+    use crate::journal::{DirLock, JournalEntry, read_taken};
+
+    /// The process that owns the directory.
+    fn owner(program: &Path) -> Owner {
+        DirLock::take(program, None).unwrap().owner().clone()
+    }
+
+    /// Number of names beside the lock.
+    fn others(program: &Path) -> usize {
+        std::fs::read_dir(program).unwrap().count() - 1
+    }
 
     fn committed(batch: u64) -> JournalEntry {
         let batch = BatchTime(batch);
@@ -260,20 +279,21 @@ mod tests {
         on(journal.append(committed(1))).unwrap();
         let file = file_of(&dir_of(program, 3, 1));
         // A master that was killed after it took the journal, while it wrote the lengths.
-        let taken = take_all(program).unwrap();
+        let taken = take_all(program, &owner(program)).unwrap();
         assert_eq!(taken, [program.join("taken-3-1")]);
         std::fs::write(taken[0].join(".lengths.tmp"), b"half").unwrap();
         for batch in 2..5 {
-            assert_eq!(take_all(program).unwrap(), taken);
+            assert_eq!(take_all(program, &owner(program)).unwrap(), taken);
             assert_eq!(entries(&taken[0]), [committed(1)]);
             // Later entries are in the file, but not acknowledged.
             assert!(on(journal.append(committed(batch))).is_err());
             assert_eq!(file_of(&taken[0]).ino(), file.ino());
             let names = std::fs::read_dir(&taken[0]).unwrap();
             let names: BTreeSet<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-            let wanted = ["journal-0000000001.log", "lengths"].map(std::ffi::OsString::from);
-            assert_eq!(names, BTreeSet::from(wanted));
-            assert_eq!(std::fs::read_dir(program).unwrap().count(), 1);
+            // That half is removed with the journal.
+            let wanted = [".lengths.tmp", "journal-0000000001.log", "lengths"];
+            assert_eq!(names, BTreeSet::from(wanted.map(std::ffi::OsString::from)));
+            assert_eq!(others(program), 1);
         }
         assert!(
             file_of(&taken[0]).len() > file.len(),
@@ -295,7 +315,7 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         // The empty entry after each sync is 32 bytes: this is within the second one.
         std::fs::write(&path, &whole[..whole.len() - 33]).unwrap();
-        let taken = take_all(program).unwrap();
+        let taken = take_all(program, &owner(program)).unwrap();
         assert_eq!(entries(&taken[0]), [committed(1)]);
         std::fs::write(taken[0].join("journal-0000000001.log"), &whole).unwrap();
         assert_eq!(entries(&taken[0]), [committed(1)]);
@@ -315,7 +335,7 @@ mod tests {
             let journal = Journal::fenced(&dir_of(program, 3, 1), None).unwrap();
             let ticket = journal.append(committed(1));
             futures::executor::block_on(journal.synced(ticket)).unwrap();
-            let taken = take_all(program).unwrap();
+            let taken = take_all(program, &owner(program)).unwrap();
             assert_eq!(entries(&taken[0]), [committed(1)]);
             let half = hide(&taken[0]).unwrap();
             for entry in std::fs::read_dir(&half).unwrap() {
@@ -324,8 +344,8 @@ mod tests {
                     std::fs::remove_file(entry.path()).unwrap();
                 }
             }
-            assert!(take_all(program).unwrap().is_empty());
-            assert_eq!(std::fs::read_dir(program).unwrap().count(), 0);
+            assert!(take_all(program, &owner(program)).unwrap().is_empty());
+            assert_eq!(others(program), 0);
         }
         // A whole removal, and one of a journal that is gone already.
         let taken = program.join("taken-3-1");
@@ -334,7 +354,7 @@ mod tests {
             let mut ended = Ended::default();
             ended.add(taken.clone(), BTreeSet::new());
             assert!(ended.remove().0.is_empty());
-            assert_eq!(std::fs::read_dir(program).unwrap().count(), 0);
+            assert_eq!(others(program), 0);
         }
     }
 
@@ -360,13 +380,13 @@ mod tests {
         let copied = fenced(2, 2);
         rename(&copied, &program.join("taken-3-2")).unwrap();
         fenced(2, 3);
-        let taken = take_all(program).unwrap();
+        let taken = take_all(program, &owner(program)).unwrap();
         assert_eq!(
             taken,
             ["taken-3-1", "taken-3-2"].map(|name| program.join(name))
         );
         assert_eq!(entries(&taken[0]), [committed(1)]);
         assert_eq!(entries(&taken[1]), [committed(2)]);
-        assert_eq!(std::fs::read_dir(program).unwrap().count(), 2);
+        assert_eq!(others(program), 2);
     }
 }

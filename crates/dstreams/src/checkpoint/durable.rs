@@ -15,7 +15,7 @@ use super::lock;
 use super::manifest::{Program, StateId};
 use super::offsets::{Bound, OffsetTable};
 use super::publisher::Publisher;
-use super::recover::{Restored, StateDirectory, recover};
+use super::recover::{Restored, StateDirectory, is_ahead, recover};
 use super::retained_journal::RetainedJournal;
 use super::schedule::{CheckpointFailures, Schedule};
 use super::set_aside::{self, Blocks, RecoverySource};
@@ -25,6 +25,10 @@ use crate::crash::point;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::journal::{DirLock, JournalEntry, Ticket};
+use crate::stream::output::FencingToken;
+
+/// How often the files are read at most, each time that a former process is found to have continued them.
+const RECOVERY_TRIES: u32 = 5;
 
 /// A program on disk: its journal and its checkpoints, in one directory.
 pub struct Durable {
@@ -32,6 +36,8 @@ pub struct Durable {
     /// None once the directory is released.
     dir_lock: Mutex<Option<DirLock>>,
     incarnation: u64,
+    /// The random name of the directory.
+    program: String,
     // Locks are not nested, but for those within the journal: L2 in ARCHITECTURE.md.
     journal: RetainedJournal,
     checkpoints: Publisher,
@@ -60,12 +66,23 @@ impl Durable {
         schemas: &[SchemaRef],
         bound: Bound,
     ) -> Result<(Arc<Self>, Restored)> {
+        let mut tries = RECOVERY_TRIES;
+        let found = loop {
+            let (program, states) = (program.clone(), states.clone());
+            let found = recover(&lock, state_directory, program, states, schemas, &bound).await;
+            tries -= 1;
+            match found {
+                // What the other process wrote counts.
+                Err(error) if tries > 0 && is_ahead(&error) => lock.owner().check()?,
+                found => break found?,
+            }
+        };
         let owner = lock.owner().clone();
-        let found = recover(&owner, state_directory, program, states, schemas, bound).await?;
         let durable = Durable {
             dir: state_directory.dir.clone(),
             dir_lock: Mutex::new(Some(lock)),
             incarnation: found.restored.incarnation,
+            program: found.newest.directory.clone().unwrap_or_default(),
             journal: found.journal,
             checkpoints: Publisher::new(state_directory.store(), owner, found.newest),
             schedule: Mutex::new(Schedule::new(every)),
@@ -98,6 +115,20 @@ impl Durable {
     /// The n-th process of this directory.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// Fails if another process has taken the directory.
+    pub async fn check_owner(self: &Arc<Self>) -> Result<()> {
+        let this = Arc::clone(self);
+        on_disk(async move { this.checkpoints.check_owner() }).await
+    }
+
+    /// What distinguishes this process from the others of the program.
+    pub fn fencing_token(&self) -> FencingToken {
+        FencingToken {
+            program: self.program.clone(),
+            epoch: self.incarnation,
+        }
     }
 
     /// A worker has persisted a block, with these offsets by input and producer.
@@ -245,6 +276,8 @@ impl Durable {
         schemas: Vec<SchemaRef>,
         error: &Error,
     ) -> Result<PathBuf> {
+        // A process that lost the directory may not replace what the present one has set aside.
+        self.checkpoints.check_owner()?;
         let (dir, text) = (self.dir.clone(), error.to_string());
         let written = async move { set_aside::write(&dir, batch, blocks, &schemas, &text).await };
         let path = on_disk(written).await?;
@@ -285,6 +318,17 @@ impl Durable {
         if let Some(writing) = writing {
             let _ = writing.await;
         }
+    }
+
+    /// The program has ended as it should: no standby goes on with it.
+    pub async fn ended(self: &Arc<Self>) {
+        let this = Arc::clone(self);
+        let told = tokio::task::spawn_blocking(move || {
+            if let Some(taken) = &*lock(&this.dir_lock) {
+                taken.end();
+            }
+        });
+        let _ = told.await;
     }
 
     /// Releases the directory once all appended entries are written, even while others still use this. Later

@@ -14,6 +14,7 @@ use super::offsets;
 use super::offsets::{Offset, Offsets};
 use crate::encoding::FrameFormat;
 use crate::error::{Error, Result};
+use crate::journal::Owner;
 
 const MANIFEST: FrameFormat = FrameFormat {
     what: "the manifest of a checkpoint",
@@ -36,7 +37,7 @@ const PREFIX: &str = "manifest-";
 /// files were durable before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Grows by one with each checkpoint.
+    /// Grows with each checkpoint: by one, and by one more for each process since the last.
     pub number: u64,
     /// The batch of this state; all up to it took effect.
     pub batch: u64,
@@ -230,13 +231,34 @@ impl Manifest {
     }
 
     /// Removes the files that no checkpoint needs now that this one is visible, and unfinished ones.
-    pub async fn remove_others(&self, store: &Store) -> Result<()> {
+    ///
+    /// A process that was stopped may do this when another one has gone on from an earlier checkpoint. So it looks before
+    /// each file whether it still owns the directory, and leaves files of later processes and checkpoints.
+    pub async fn remove_others(&self, store: &Store, owner: &Owner) -> Result<()> {
+        let old = |of: StateFile| of.incarnation <= self.incarnation;
+        self.remove_old(store, owner, old).await
+    }
+
+    /// The same for a process that goes on from this checkpoint. If the one before it may still run (`shared`), and write
+    /// the next checkpoint, files of that stay.
+    pub async fn remove_earlier(&self, store: &Store, owner: &Owner, shared: bool) -> Result<()> {
+        let old = |of: StateFile| !shared || of.tried <= self.number;
+        self.remove_old(store, owner, old).await
+    }
+
+    async fn remove_old(
+        &self,
+        store: &Store,
+        owner: &Owner,
+        old: impl Fn(StateFile) -> bool,
+    ) -> Result<()> {
         let own = self.name();
         for name in store.list().await? {
             let unfinished = is_unfinished(&name);
-            let manifest = is_manifest(&name) && name != own;
-            let state = is_state(&name) && !self.files.contains(&name);
-            if unfinished || manifest || state {
+            let manifest = is_manifest(&name) && name < own;
+            let state = StateFile::of(&name).is_some_and(&old);
+            if unfinished || manifest || state && !self.files.contains(&name) {
+                owner.check()?;
                 store.remove(&name).await?;
             }
         }
@@ -249,25 +271,39 @@ pub fn state_file(number: u64, process: &str) -> String {
     format!("state-{number:020}-{process}")
 }
 
-/// The rest of a name after a prefix and the twenty digits of a number; none for files that are not ours.
-fn after_number<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+/// The twenty digits after a prefix as a number, and the rest of the name; none for files that are not ours.
+fn number_of<'a>(name: &'a str, prefix: &str) -> Option<(u64, &'a str)> {
     let (number, rest) = name.strip_prefix(prefix)?.split_at_checked(20)?;
-    number.bytes().all(|it| it.is_ascii_digit()).then_some(rest)
+    let digits = number.bytes().all(|it| it.is_ascii_digit());
+    Some((number.parse().ok().filter(|_| digits)?, rest))
 }
 
 fn is_manifest(name: &str) -> bool {
-    after_number(name, PREFIX) == Some("")
+    number_of(name, PREFIX).is_some_and(|(_, rest)| rest.is_empty())
 }
 
 fn is_unfinished(name: &str) -> bool {
     let hidden = name.strip_prefix('.');
-    let rest = hidden.and_then(|name| after_number(name, PREFIX));
-    rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".tmp"))
+    let rest = hidden.and_then(|name| number_of(name, PREFIX));
+    rest.is_some_and(|(_, rest)| rest.starts_with('.') && rest.ends_with(".tmp"))
 }
 
-fn is_state(name: &str) -> bool {
-    let process = after_number(name, "state-").and_then(|rest| rest.strip_prefix('-'));
-    process.is_some_and(|process| process.starts_with(|it: char| it.is_ascii_digit()))
+/// What the name of a file with bytes of states says.
+struct StateFile {
+    /// The number of the attempt at a checkpoint.
+    tried: u64,
+    /// The process of the program.
+    incarnation: u64,
+}
+
+impl StateFile {
+    fn of(name: &str) -> Option<Self> {
+        let (tried, rest) = number_of(name, "state-")?;
+        let process = rest.strip_prefix('-')?;
+        let digits = process.bytes().take_while(u8::is_ascii_digit).count();
+        let incarnation = process[..digits].parse().ok()?;
+        Some(StateFile { tried, incarnation })
+    }
 }
 
 pub fn damaged(store: &Store, name: &str, what: &str) -> Error {
@@ -335,6 +371,78 @@ mod tests {
             }],
             changes: None,
         }
+    }
+
+    /// The files in a directory, before and after a removal.
+    async fn left(
+        names: &[&str],
+        holder: &str,
+        remove: impl AsyncFn(&Manifest, &Store, &Owner) -> Result<()>,
+    ) -> (Vec<String>, bool) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+        }
+        std::fs::write(dir.path().join("lock"), holder).unwrap();
+        let owner = Owner::new(dir.path(), "ours".to_owned());
+        let store = Store::Dir(dir.path().to_owned());
+        let removed = remove(&example(), &store, &owner).await.is_ok();
+        let mut left = store.list().await.unwrap();
+        left.retain(|name| name != "lock");
+        (left, removed)
+    }
+
+    /// Checkpoint 12 is of process 3. That one may still run when process 4 goes on, and 4 when 5 does.
+    #[tokio::test]
+    async fn only_files_that_no_process_needs_are_removed() {
+        let file = |number, process: &str| state_file(number, process);
+        let manifest = |number| format!("{PREFIX}{number:020}");
+        let names = [
+            file(9, "2"),
+            file(10, "3-1"),
+            file(11, "2"),
+            file(12, "3"),
+            file(13, "3-offsets"),
+            file(14, "4-2"),
+            format!(".{}.77.tmp", manifest(12)),
+            "journal-0000000001.log".to_owned(),
+            manifest(11),
+            manifest(12),
+            manifest(14),
+            "state-of-another-program".to_owned(),
+        ];
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let without = |gone: &[String]| -> Vec<String> {
+            let left = names.iter().map(|name| (*name).to_owned());
+            let mut left: Vec<String> = left.filter(|name| !gone.contains(name)).collect();
+            left.sort();
+            left
+        };
+        let unfinished = format!(".{}.77.tmp", manifest(12));
+        let old = [file(9, "2"), file(10, "3-1"), manifest(11), unfinished];
+        // Process 3 has published it: its attempt at 13 has failed.
+        let published = async |of: &Manifest, store: &Store, owner: &Owner| {
+            of.remove_others(store, owner).await
+        };
+        let gone: Vec<String> = old.iter().cloned().chain([file(13, "3-offsets")]).collect();
+        assert_eq!(
+            left(&names, "ours", published).await,
+            (without(&gone), true)
+        );
+        // Another process goes on: process 3 may be writing 13.
+        let goes_on = async |of: &Manifest, store: &Store, owner: &Owner| {
+            of.remove_earlier(store, owner, true).await
+        };
+        assert_eq!(left(&names, "ours", goes_on).await, (without(&old), true));
+        // No other process can run.
+        let alone = async |of: &Manifest, store: &Store, owner: &Owner| {
+            of.remove_earlier(store, owner, false).await
+        };
+        let all: Vec<String> = gone.iter().cloned().chain([file(14, "4-2")]).collect();
+        assert_eq!(left(&names, "ours", alone).await, (without(&all), true));
+        // One that has lost the directory.
+        let found = left(&names, "theirs", published).await;
+        assert_eq!(found, (without(&[]), false));
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Publisher {
         }
     }
 
+    /// Fails if another process owns the directory.
+    pub fn check_owner(&self) -> Result<()> {
+        self.owner.check()
+    }
+
     /// The number of the newest checkpoint; 0 if there is none.
     pub fn number(&self) -> u64 {
         lock(&self.newest).number
@@ -58,10 +63,12 @@ impl Publisher {
         incarnation: u64,
     ) -> CheckpointPlan {
         let newest = lock(&self.newest);
+        // Each process before this one may have been stopped before it published its first, and still do that.
+        let skipped = incarnation.saturating_sub(newest.incarnation);
         CheckpointPlan {
             batch,
             checkpointed_blocks,
-            number: newest.number + 1,
+            number: newest.number + 1 + skipped,
             tried,
             incarnation,
             store: self.store.clone(),
@@ -92,9 +99,11 @@ impl Publisher {
                 return Err(error);
             }
         }
+        // A process that was stopped meanwhile: another one may go on from the checkpoint before this one.
+        self.owner.check()?;
         *lock(&self.newest) = next.clone();
         // I11 (ARCHITECTURE.md): the new manifest is visible.
-        next.remove_others(&self.store).await
+        next.remove_others(&self.store, &self.owner).await
     }
 
     /// A checkpoint of this name exists. If it is ours, reported as failed, the next attempt follows it.

@@ -1,6 +1,7 @@
 //! From the files of a program to the point at which it resumes. [`Replay`] makes the decisions.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ use crate::blocks::Block;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::journal::{
-    Journal, JournalContents, JournalEntry, Opening, Owner, Ticket, random_name, read, read_taken,
+    DirLock, Former, Journal, JournalContents, JournalEntry, NextSegment, Opening, Owner, Ticket,
+    random_name, read, read_shared, read_taken,
 };
 
 /// The data that an earlier process left.
@@ -164,18 +166,22 @@ pub(super) struct Recovered {
 }
 
 /// Reads the directory of a program and its checkpoints: see [`Durable::open`](super::Durable::open).
+///
+/// Where standbys watch, this process may be replaced at any time, and the one before it may still run. So it looks whether it
+/// owns the directory after it has read the journal, and makes a new file for it: of two processes that do this at once,
+/// one fails, with [`is_ahead`].
 pub(super) async fn recover(
-    owner: &Owner,
+    lock: &DirLock,
     state_directory: &StateDirectory,
     program: Program,
     states: Vec<StateId>,
     schemas: &[SchemaRef],
-    bound: Bound,
+    bound: &Bound,
 ) -> Result<Recovered> {
-    let dir = &state_directory.dir;
+    let (dir, owner) = (&state_directory.dir, lock.owner());
     let store = state_directory.store();
     let (mut point, mut state, mut offsets) = (None, None, Offsets::new());
-    let found = read(dir)?;
+    let (found, next) = read_journal(lock, dir)?;
     store.make()?;
     let newest = Manifest::newest(&store).await?;
     program.check_journal(&found, &states, newest.as_ref(), &store)?;
@@ -209,11 +215,10 @@ pub(super) async fn recover(
     newest.directory = Some(directory);
     if found.torn > 0 {
         let bytes = found.torn;
-        tracing::info!(bytes, "cut off the unsynced end of the journal");
+        tracing::info!(bytes, "left out the unsynced end of the journal");
     }
     let mut replay = Replay::new(point);
-    let next = found.next();
-    let (mut blocks, ended) = read_journals(found, dir, schemas, &mut replay)?;
+    let (mut blocks, ended) = read_journals(found, (dir, owner), schemas, &mut replay)?;
     let mut restart = replay.decide().map_err(|error| wrong(error.to_string()))?;
     let process = u32::try_from(restart.incarnation)
         .map_err(|_| wrong("restart limit of this directory reached; use an empty one".into()))?;
@@ -235,19 +240,21 @@ pub(super) async fn recover(
     }
     // Nothing is removed, or begun, before it is known that this program can go on here.
     if state.is_some() {
-        newest.remove_others(&store).await?;
+        let shared = lock.former() == Former::MayRun;
+        newest.remove_earlier(&store, owner, shared).await?;
     }
     // Before any other journal has a block of this process.
     let opening = Opening {
         incarnation: restart.incarnation,
         ..begins
     };
+    owner.check()?;
     let journal = Journal::open(dir, next, Some(opening), Some(owner.clone()))?;
     let retention = JournalRetention::after(&restart, Ticket::EARLIER);
     let lineage = lineage_of(checkpoint, &restart);
     let block = |(id, input)| blocks.remove(&id).map(|block| (input, block));
     let blocks: Vec<(u32, Arc<Block>)> = restart.blocks.into_iter().filter_map(block).collect();
-    let mut table = OffsetTable::of(offsets.clone(), bound);
+    let mut table = OffsetTable::of(offsets.clone(), bound.clone());
     for (input, block) in &blocks {
         table.received(*input, block);
     }
@@ -270,11 +277,29 @@ pub(super) async fn recover(
     })
 }
 
+/// Reads the journal of the master; returns the file in which it continues too.
+fn read_journal(lock: &DirLock, dir: &Path) -> Result<(JournalContents, NextSegment)> {
+    let found = match lock.has_standbys() {
+        true => read_shared(dir, lock.owner())?,
+        false => read(dir)?,
+    };
+    let next = match lock.has_standbys() {
+        true => found.follow(),
+        false => found.next(),
+    };
+    Ok((found, next))
+}
+
+/// Whether another process has continued the journal at the same time: one that was replaced and did not know it yet.
+pub(super) fn is_ahead(error: &Error) -> bool {
+    matches!(error, Error::File { action: "make", source, .. } if source.kind() == ErrorKind::AlreadyExists)
+}
+
 /// Reads the journal of the master, then those that workers left, into the restart that they describe; returns the blocks
 /// that they hold.
 fn read_journals(
     found: JournalContents,
-    dir: &Path,
+    (dir, owner): (&Path, &Owner),
     schemas: &[SchemaRef],
     replay: &mut Replay,
 ) -> Result<(HashMap<BlockId, Arc<Block>>, Ended)> {
@@ -290,7 +315,7 @@ fn read_journals(
         take(entry)?;
     }
     let mut ended = Ended::default();
-    for journal in block_journal::take_all(dir)? {
+    for journal in block_journal::take_all(dir, owner)? {
         let mut receivers = BTreeSet::new();
         for (_, entry) in read_taken(&journal)?.entries {
             receivers.extend(take(entry)?);

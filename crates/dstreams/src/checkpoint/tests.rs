@@ -12,6 +12,7 @@ use super::manifest::Program;
 use super::offsets::Bound;
 use super::recover::{Restored, StateDirectory};
 use crate::blocks::Block;
+use crate::error::Error;
 use crate::journal::{DirLock, Journal, JournalEntry, Opening, read};
 use crate::stream::record::{Record, batch_of};
 
@@ -26,7 +27,7 @@ async fn open_both(dir: &Path) -> (Arc<Durable>, Restored) {
         inputs: vec!["texts".into()],
     };
     let (lock, state_directory) = (
-        DirLock::take(dir).unwrap(),
+        DirLock::take(dir, None).unwrap(),
         StateDirectory::at(dir.to_owned()),
     );
     let opened = Durable::open(
@@ -119,4 +120,44 @@ async fn a_directory_can_be_opened_many_times() {
     let (_, restored) = open_both(dir).await;
     assert_eq!(restored.first_receiver(), ReceiverId::first_of(70_001).0);
     assert_eq!(restored.blocks.len(), 3);
+}
+
+/// The process before this one is stopped while it writes a checkpoint, and goes on later.
+#[tokio::test]
+async fn a_process_that_lost_the_directory_publishes_no_checkpoint() {
+    let place = tempdir().unwrap();
+    let dir = &place.path().join("program");
+    let former = open(dir).await;
+    former.cut(BatchTime(100), None, &[]);
+    let plan = former.committed(BatchTime(100), &[]).unwrap();
+    former.flush().await.unwrap();
+    let (goes_on, stopped) = tokio::sync::oneshot::channel();
+    let states = async move {
+        stopped.await.unwrap();
+        Ok(Vec::new())
+    };
+    former.checkpoint(plan, states.boxed(), |_, _| panic!("it was published"));
+    // A standby replaces the lock.
+    std::fs::remove_file(dir.join("lock")).unwrap();
+    let later = open(dir).await;
+    goes_on.send(()).unwrap();
+    former.close().await;
+    let failures = former.failures();
+    let why = failures.error.unwrap();
+    assert!(matches!(why, Error::LostDirectory { .. }), "{why}");
+    let manifests = || {
+        let names = std::fs::read_dir(dir).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter_map(|name| name.strip_prefix("manifest-")?.parse::<u64>().ok())
+            .collect::<Vec<_>>()
+    };
+    assert!(manifests().is_empty());
+    later.cut(BatchTime(200), None, &[]);
+    let plan = later.committed(BatchTime(200), &[]).unwrap();
+    let states = async { Ok(Vec::new()) };
+    later.checkpoint(plan, states.boxed(), |_, _| ());
+    later.close().await;
+    // The first number is left to the former process.
+    assert_eq!(manifests(), [2]);
 }

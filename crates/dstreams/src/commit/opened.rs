@@ -11,8 +11,8 @@ use dstreams_control::{BatchTime, Restored, Timestamp};
 
 use super::prepare::guard;
 use crate::error::{Error, Result};
-use crate::stream::graph::Graph;
-use crate::stream::output::{Output, Sink};
+use crate::stream::graph::{Graph, GraphRef};
+use crate::stream::output::{FencingToken, Output, Sink};
 
 /// How far a batch may be ahead of the clock when a program starts, beside an interval: a clock that was set meanwhile
 /// is off by seconds; more is a wrong clock or a wrong place, and nobody should wait for it.
@@ -27,11 +27,14 @@ pub struct OpenSinks {
 }
 
 impl OpenSinks {
-    /// Opens all sinks of a graph.
-    pub(crate) async fn all(graph: &crate::stream::graph::GraphRef) -> Result<Self> {
+    /// Opens all sinks of a graph, for this process of a program that is kept in a directory.
+    pub(crate) async fn all(graph: &GraphRef, token: Option<&FencingToken>) -> Result<Self> {
         let sinks = sinks(&graph.lock());
         let mut opened = OpenSinks::default();
         for (sink, operator) in sinks {
+            if let Some(token) = token {
+                sink.fence(token);
+            }
             let newest = guard(&operator, sink.open()).await?;
             opened.sinks.push(sink);
             let named = newest.map(|batch| (batch, operator.to_string()));

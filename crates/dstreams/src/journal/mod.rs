@@ -16,6 +16,7 @@
 //! it wrote anything more.
 
 mod entry;
+mod lease;
 mod lock;
 mod output;
 mod read;
@@ -26,12 +27,13 @@ mod tests;
 mod write;
 
 pub(crate) use entry::{JournalEntry, Opening};
-pub use lock::{DirLock, Owner};
+pub use lease::stand_by;
+pub use lock::{DirLock, Former, Owner};
 pub(crate) use lock::{make_dir, random_name};
-#[cfg(test)]
-use read::NextSegment;
+pub use read::has_journal;
 pub(crate) use read::{
-    EntryPlace, JournalContents, look, look_at_each, read, read_each_taken, read_entry, read_taken,
+    EntryPlace, JournalContents, NextSegment, look, look_at_each, read, read_each_taken,
+    read_entry, read_shared, read_taken,
 };
 pub(crate) use sync::sync_dir;
 pub(crate) use write::Journal;

@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::entry::{JournalEntry, Opening};
+use super::lock::{Owner, random_name};
 use super::segment::{self, SegmentEnd};
 use super::sync::sync_dir;
 use crate::encoding::FrameFormat;
@@ -24,6 +25,8 @@ pub(crate) struct JournalContents {
     pub before_last: u64,
     /// Bytes at the end that were never synced and have been cut off.
     pub torn: u64,
+    /// A last file with half a header.
+    half: Option<PathBuf>,
     /// The valid length of each file.
     lengths: JournalLengths,
 }
@@ -75,6 +78,18 @@ impl JournalContents {
         })
     }
 
+    /// A new file in which the journal resumes. The former process may still write to the last one.
+    pub fn follow(&self) -> NextSegment {
+        let Some((last, length)) = self.last else {
+            return NextSegment::default();
+        };
+        NextSegment {
+            number: last + 1,
+            before: length,
+            again: None,
+        }
+    }
+
     /// The file in which the journal resumes. A short last file is rewritten, so that short-lived processes do not leave a
     /// file each.
     pub fn next(&self) -> NextSegment {
@@ -82,11 +97,7 @@ impl JournalContents {
             return NextSegment::default();
         };
         if length > MAX_REWRITTEN_BYTES {
-            return NextSegment {
-                number: last + 1,
-                before: length,
-                again: None,
-            };
+            return self.follow();
         }
         let begins = |entry: &JournalEntry| matches!(entry, JournalEntry::Opening(_));
         let of_last = self.entries.iter().filter(|(file, _)| *file == last);
@@ -126,6 +137,18 @@ pub(crate) fn read(dir: &Path) -> Result<JournalContents> {
     read_files(dir, Repair::Cut, None)
 }
 
+/// Does the same where a former process may still run: what it writes late, a later file declares void, so nothing is cut
+/// off. The caller must still own the directory afterwards, and continue with [`JournalContents::follow`].
+pub(crate) fn read_shared(dir: &Path, owner: &Owner) -> Result<JournalContents> {
+    let found = read_files(dir, Repair::Sync, None)?;
+    if let Some(half) = &found.half {
+        // No process appends to a file before its header is complete.
+        owner.check()?;
+        std::fs::remove_file(half).map_err(|error| Error::file("remove", half, error))?;
+    }
+    Ok(found)
+}
+
 /// The same without changing anything: another process may be writing. Of a journal that was taken away, its
 /// contents at that time.
 pub(crate) fn look(dir: &Path) -> Result<JournalContents> {
@@ -145,7 +168,7 @@ pub(crate) fn read_each_taken(dir: &Path, each: Each<'_>) -> Result<()> {
 
 /// Like [`look`], for a visitor, which gets one entry at a time. At most one file is in memory.
 pub(crate) fn look_at_each(dir: &Path, each: Each<'_>) -> Result<()> {
-    scan_files(dir, Repair::No, lengths(dir)?, each).map(drop)
+    scan_files(dir, Repair::No, lengths(dir)?, Some(each)).map(drop)
 }
 
 /// One entry, of which the checksum was verified when its place was found.
@@ -163,10 +186,11 @@ pub(crate) fn read_entry(dir: &Path, place: EntryPlace) -> Result<JournalEntry> 
 
 fn take_each(dir: &Path, each: Each<'_>) -> Result<JournalContents> {
     if let Some(lengths) = lengths(dir)? {
-        return scan_files(dir, Repair::No, Some(lengths), each);
+        return scan_files(dir, Repair::No, Some(lengths), Some(each));
     }
-    let found = scan_files(dir, Repair::Sync, None, each)?;
-    let (path, hidden) = (dir.join(LENGTHS), dir.join(format!(".{LENGTHS}.tmp")));
+    let found = scan_files(dir, Repair::Sync, None, None)?;
+    let path = dir.join(LENGTHS);
+    let hidden = dir.join(format!(".{LENGTHS}.{}.tmp", random_name()));
     let mut bytes = LENGTHS_FORMAT.begin(0);
     let json = serde_json::to_writer(&mut bytes, &found.lengths);
     json.map_err(|error| LENGTHS_FORMAT.wrong(error.to_string()))?;
@@ -174,11 +198,17 @@ fn take_each(dir: &Path, each: Each<'_>) -> Result<JournalContents> {
         let mut file = File::create(&hidden)?;
         file.write_all(&LENGTHS_FORMAT.seal(bytes))?;
         file.sync_all()?;
-        std::fs::rename(&hidden, &path)
+        // Unlike a rename, a link replaces nothing: a former process that takes the same journal late has no say.
+        match std::fs::hard_link(&hidden, &path) {
+            Ok(()) => std::fs::remove_file(&hidden),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => std::fs::remove_file(&hidden),
+            // A file system without hard links.
+            Err(_) => std::fs::rename(&hidden, &path),
+        }
     };
     write().map_err(|error| Error::file("write", &path, error))?;
     sync_dir(dir)?;
-    Ok(found)
+    scan_files(dir, Repair::No, lengths(dir)?, Some(each))
 }
 
 fn lengths(dir: &Path) -> Result<Option<JournalLengths>> {
@@ -202,7 +232,7 @@ fn read_files(
     repair: Repair,
     lengths: Option<JournalLengths>,
 ) -> Result<JournalContents> {
-    collect(|each| scan_files(dir, repair, lengths, each))
+    collect(|each| scan_files(dir, repair, lengths, Some(each)))
 }
 
 /// The contents with all entries.
@@ -215,12 +245,13 @@ fn collect(scan: impl FnOnce(Each<'_>) -> Result<JournalContents>) -> Result<Jou
     Ok(JournalContents { entries, ..found })
 }
 
-/// Reads the files of a journal, one after the other; the entries are not in what it returns.
+/// Reads the files of a journal, one after the other; the entries are not in what it returns. Without a visitor they are
+/// not decoded.
 fn scan_files(
     dir: &Path,
     repair: Repair,
     lengths: Option<JournalLengths>,
-    each: Each<'_>,
+    mut each: Option<Each<'_>>,
 ) -> Result<JournalContents> {
     let mut found = JournalContents::default();
     let mut files = files(dir)?;
@@ -255,6 +286,8 @@ fn scan_files(
             // A crash while it was created; it has no entries.
             if repair == Repair::Cut {
                 std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
+            } else {
+                found.half = Some(path.clone());
             }
             found.torn += bytes.len() as u64;
             continue;
@@ -271,7 +304,9 @@ fn scan_files(
         }
         let mut taken = Ok(());
         let end = segment::scan(&bytes, number, |at, body| {
-            if taken.is_ok() {
+            if let Some(each) = &mut each
+                && taken.is_ok()
+            {
                 let place = EntryPlace {
                     file: number,
                     at: at as u64,
@@ -319,6 +354,11 @@ fn header_of(path: &Path) -> Option<(u64, u64)> {
         .and_then(|mut file| file.read_exact(&mut header))
         .ok()?;
     segment::open(&header).ok()
+}
+
+/// Whether a directory has a journal: a program has run there.
+pub fn has_journal(dir: &Path) -> Result<bool> {
+    Ok(!files(dir)?.is_empty())
 }
 
 /// The files of a journal, in order.

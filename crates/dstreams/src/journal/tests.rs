@@ -13,6 +13,7 @@ use crate::error::Error;
 mod ends;
 mod files;
 mod formats;
+mod leases;
 
 fn entry() -> impl Strategy<Value = JournalEntry> {
     let id = (any::<u64>(), 0..9u64).prop_map(|(receiver, seq)| BlockId {

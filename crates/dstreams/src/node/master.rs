@@ -179,9 +179,19 @@ impl Master {
     /// Releases all resources. What is not released soon after a deadline is released later.
     async fn end(&mut self) {
         let (durable, opened) = (self.durable.take(), std::mem::take(&mut self.opened));
+        if let (Some(failure), Some(durable)) = (&mut self.state.failure, &durable)
+            && let Err(lost) = durable.check_owner().await
+        {
+            // Whatever failed: another process goes on with the program, with all that this one had.
+            tracing::warn!(error = %failure, "the program has failed after another process took its directory");
+            *failure = lost;
+        }
         let (workers, failed) = (Arc::clone(&self.workers), self.state.failure.is_some());
         let ending = tokio::spawn(async move {
             if let Some(durable) = &durable {
+                if !failed {
+                    durable.ended().await;
+                }
                 // Before the threads that write to it are gone.
                 durable.close().await;
             }

@@ -53,14 +53,15 @@ impl StreamContext {
         parts.may_set_aside()?;
         let inbox = Inbox::new();
         inbox.stop_when_sources_end(&mut parts)?;
-        let lock = parts.lock()?;
-        parts.open_sinks().await?;
+        let lock = parts.lock(None)?;
         let Some(lock) = lock else {
+            parts.open_sinks(None).await?;
             let (workers, addresses) =
                 LocalWorkers::start(&mut parts, inbox.mailbox(), None).await?;
             return run_on(parts, Arc::new(workers), inbox, addresses, None).await;
         };
         let (durable, restored) = parts.restore(lock, parts.config.threads).await?;
+        parts.open_sinks(Some(&durable)).await?;
         let persisted = Some((&durable, &restored));
         let (workers, addresses) =
             LocalWorkers::start(&mut parts, inbox.mailbox(), persisted).await?;

@@ -173,11 +173,11 @@ impl Description {
         }
     }
 
-    /// Locks the program's directory, if it has one.
-    pub fn lock(&self) -> Result<Option<DirLock>> {
+    /// Locks the program's directory, if it has one; with a `lease` that standbys watch.
+    pub fn lock(&self, lease: Option<Duration>) -> Result<Option<DirLock>> {
         let directory = self.directory.as_ref();
         directory
-            .map(|directory| DirLock::take(&directory.dir))
+            .map(|directory| DirLock::take(&directory.dir, lease))
             .transpose()
     }
 
@@ -230,8 +230,9 @@ impl Description {
     }
 
     /// Opens the sinks, in the process that commits, before anything is received.
-    pub async fn open_sinks(&mut self) -> Result<()> {
-        self.opened = OpenSinks::all(&self.graph).await?;
+    pub async fn open_sinks(&mut self, durable: Option<&Durable>) -> Result<()> {
+        let token = durable.map(Durable::fencing_token);
+        self.opened = OpenSinks::all(&self.graph, token.as_ref()).await?;
         Ok(())
     }
 

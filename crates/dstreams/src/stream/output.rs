@@ -215,6 +215,16 @@ pub enum Guarantee {
     AtLeastOnce,
 }
 
+/// Names a process of a program that is kept in a directory: see [`Sink::fence`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FencingToken {
+    /// The random name of the program's directory.
+    pub program: String,
+    /// The process is the n-th of the program. Each has a greater number than all before.
+    pub epoch: u64,
+}
+
 /// Writes RDDs to an external system, batch by batch.
 ///
 /// For each batch, `prepare` is called for each partition, where the partition is and possibly more than once (a
@@ -272,6 +282,15 @@ pub enum Guarantee {
 /// ```
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
+    /// Called before [`Sink::open`], in the process that commits, if the program is kept in a directory.
+    ///
+    /// When a standby master takes over, the process before it may still run: stopped in the middle of a commit, for
+    /// example, which it completes when it goes on. It commits no batch that this process does not commit too, so a sink
+    /// whose commits do nothing for a batch that is there needs no more. One that claims its output exclusively takes it
+    /// from a process of the same program with a lower epoch. One that stores the epoch with each commit, and refuses a
+    /// lower one, is safe from all that a former process does late.
+    fn fence(&self, _token: &FencingToken) {}
+
     /// Called once before the first batch, in the process that commits. Claims the output exclusively, and returns
     /// the newest committed batch of any process; `None` if there is none, or if batches may take effect twice. The
     /// first batch of a program without a directory is later than that.

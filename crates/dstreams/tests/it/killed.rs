@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dstreams::agg::{count, sum};
 use dstreams::arrow::array::RecordBatch;
+use dstreams::files::Format;
 use dstreams::record::records_of;
 use dstreams::text::words;
 use dstreams::{
@@ -83,6 +84,8 @@ const OUTPUTS: [&str; 11] = [
     "lines", "counts", "windows", "recent", "totals", "known", "left", "before", "after", "near",
     "woken",
 ];
+/// Directory of the lines once more, as written by the library's own sink.
+const FILES: &str = "files";
 /// After so many intervals a word's count is told, again and again, for as long as it lives.
 const TOLD_AFTER: u32 = 2;
 const LIVES: u32 = 5;
@@ -119,6 +122,7 @@ pub fn program(dir: &Path, clients: &str, interval: Duration) -> dstreams::Resul
         Files(dir)
     });
     lines.sink("lines", to_lines);
+    lines.write_files(dir.join(FILES), Format::JsonLines)?;
     counted.agg(count())?.pairs().sink("counts", to_counts);
     let window = counted.window_agg(interval * WINDOW as u32, interval, count())?;
     window.pairs().sink("windows", to_windows);
@@ -184,6 +188,19 @@ pub async fn send(address: String, interval: Duration, stop: Arc<AtomicBool>) ->
         }
     };
     send_numbered(client, interval / 30, &stop, |_| ()).await
+}
+
+/// The lines of a batch that the library's own sink has written.
+fn written(dir: &Path, batch: u64) -> Vec<String> {
+    let dir = dir.join(FILES).join(format!("batch={batch:013}"));
+    let files = std::fs::read_dir(dir).into_iter().flatten();
+    let files = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let lines = files.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+    let value = |line: String| {
+        let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+        record["value"].as_str().unwrap().to_owned()
+    };
+    lines.map(value).collect()
 }
 
 /// The files of an output, by batch; nothing else may be there.
@@ -274,6 +291,11 @@ pub fn check(dir: &Path, sent: usize, interval: Duration) -> usize {
         wanted.retain(|line| !line.is_empty());
         found.retain(|line| !line.is_empty());
         assert_eq!(found, wanted, "records of the window at {at}");
+        let mut found = written(dir, *at);
+        found.sort_unstable();
+        let mut wanted = of_batch.clone();
+        in_order(&mut wanted);
+        assert_eq!(found, wanted, "lines in files of batch {at}");
         for (word, count) in count_words(of_batch.iter().copied()) {
             *total.entry(word).or_default() += count;
         }

@@ -67,6 +67,14 @@ impl Report {
         }
     }
 
+    /// Prints that a master waits while another one leads.
+    pub async fn standby(&self) -> Result<(), Error> {
+        match self.json {
+            true => print_line(json(&Standby { standby: true })?).await,
+            false => print_line("standing by").await,
+        }
+    }
+
     /// Prints the addresses of a master and its workers.
     pub async fn cluster(&self, master: &str, workers: &[WorkerStatus]) -> Result<(), Error> {
         if self.json {
@@ -141,6 +149,11 @@ struct Listening {
     listening: SocketAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
     clients: Option<SocketAddr>,
+}
+
+#[derive(Serialize)]
+struct Standby {
+    standby: bool,
 }
 
 #[derive(Serialize)]

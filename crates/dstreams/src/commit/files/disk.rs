@@ -92,6 +92,42 @@ impl Disk {
         })
     }
 
+    /// A new lock file in the place of one that another process has locked.
+    pub fn replace_lock(&self, path: &Path, holder: &str) -> Result<File> {
+        let hidden = path.with_extension(format!("{}.tmp", std::process::id()));
+        self.step("replace", path, || {
+            let mut file = File::create(&hidden)?;
+            file.write_all(holder.as_bytes())?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(ErrorKind::WouldBlock.into()),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            fs::rename(&hidden, path)?;
+            Ok(file)
+        })
+    }
+
+    /// Replaces the contents of a file.
+    pub fn rewrite(&self, file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.step("write", path, || {
+            // Never empty in between.
+            file.write_all(bytes)?;
+            file.set_len(bytes.len() as u64)
+        })
+    }
+
+    /// The contents of a file, if it exists and is text.
+    pub fn read(&self, path: &Path) -> Result<Option<String>> {
+        self.step("read", path, || match fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if [ErrorKind::NotFound, ErrorKind::InvalidData].contains(&error.kind()) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        })
+    }
+
     pub fn write(&self, file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
         self.step("write", path, || file.write_all(bytes))
     }

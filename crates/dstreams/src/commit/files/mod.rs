@@ -21,7 +21,7 @@ use crate::error::{BoxError, Error, Operator, Result};
 use crate::stream::dstream::DStream;
 use crate::stream::format::Format;
 use crate::stream::keyed::Keyed;
-use crate::stream::output::{Guarantee, Output, Prepared, Sink};
+use crate::stream::output::{FencingToken, Guarantee, Output, Prepared, Sink};
 use crate::stream::record::{Key, Record};
 
 /// Writes each batch as a directory of files, exactly once.
@@ -42,7 +42,8 @@ use crate::stream::record::{Key, Record};
 /// at any time.
 ///
 /// **Refused.** A directory to which another output writes, of this program or of another process: it is locked
-/// while the program runs. One whose newest batch is more than a minute, and more than an interval, ahead of the
+/// while the program runs. A standby master that takes the program over takes this lock over, too: the process before it, if
+/// it still runs, commits nothing more. One whose newest batch is more than a minute, and more than an interval, ahead of the
 /// clock. The first batch of a program is later than the newest existing one: see [`Sink`].
 ///
 /// **Not promised.** Nothing marks a batch without records: it has no directory. Object stores have no rename:
@@ -96,6 +97,10 @@ impl FileSink {
 
 #[async_trait]
 impl Sink for FileSink {
+    fn fence(&self, token: &FencingToken) {
+        self.0.fence(token);
+    }
+
     async fn open(&self) -> Result<Option<BatchTime>, BoxError> {
         self.blocking(Target::open).await
     }

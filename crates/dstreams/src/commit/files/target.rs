@@ -21,7 +21,7 @@ use super::disk::Disk;
 use super::encode::encode;
 use crate::error::{Error, Result};
 use crate::stream::format::Format;
-use crate::stream::output::Prepared;
+use crate::stream::output::{FencingToken, Prepared};
 
 /// The directory of files that wait for their commit; hidden from readers of the target.
 const ATTEMPTS_DIR: &str = ".attempts";
@@ -39,8 +39,16 @@ pub(super) struct Target {
     // Lock order L7 in ARCHITECTURE.md: after `lock`.
     newest: Mutex<NewestBatch>,
     /// Held from `open` to `close`.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<TargetLock>>,
+    /// The process that this one is, if its program is kept in a directory.
+    token: Mutex<Option<FencingToken>>,
     pub(super) disk: Disk,
+}
+
+/// The lock file, and what this process wrote into it.
+struct TargetLock {
+    _file: File,
+    holder: String,
 }
 
 /// The newest batch in the target.
@@ -60,8 +68,14 @@ impl Target {
             attempts: AtomicU64::new(0),
             newest: Mutex::new(NewestBatch::Unknown),
             lock: Mutex::default(),
+            token: Mutex::default(),
             disk: Disk::default(),
         }
+    }
+
+    /// This process is a later one than all others of the program with this token.
+    pub fn fence(&self, token: &FencingToken) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
     }
 
     /// Locks the target for this process, and returns its newest batch.
@@ -69,9 +83,26 @@ impl Target {
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let attempts = self.directory.join(ATTEMPTS_DIR);
         self.disk.make_dir(&attempts)?;
+        let path = attempts.join(LOCK);
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        let token = token.clone();
+        let process = self.process;
+        let holder = match &token {
+            Some(FencingToken { program, epoch }) => format!("{program} {epoch} {process:016x}"),
+            None => format!("- - {process:016x}"),
+        };
         let free = lock.is_none();
         let taken = match free {
-            true => self.disk.lock(&attempts.join(LOCK))?,
+            true => match self.disk.lock(&path)? {
+                None if self.is_of_former(&path, token.as_ref())? => {
+                    Some(self.disk.replace_lock(&path, &holder)?)
+                }
+                Some(mut file) => {
+                    self.disk.rewrite(&mut file, &path, holder.as_bytes())?;
+                    Some(file)
+                }
+                None => None,
+            },
             false => None,
         };
         let Some(file) = taken else {
@@ -84,8 +115,41 @@ impl Target {
         };
         let known = self.look()?;
         *self.newest() = NewestBatch::Known(known);
-        *lock = Some(file);
+        *lock = Some(TargetLock {
+            _file: file,
+            holder,
+        });
         Ok(known)
+    }
+
+    /// Whether the lock is of a process before this one of the same program. It is lost, or stopped, and commits nothing
+    /// more.
+    fn is_of_former(&self, path: &Path, token: Option<&FencingToken>) -> Result<bool> {
+        let (Some(token), Some(holder)) = (token, self.disk.read(path)?) else {
+            return Ok(false);
+        };
+        let mut of = holder.split(' ');
+        let same = of.next() == Some(&*token.program) && !token.program.is_empty();
+        let epoch = of.next().and_then(|epoch| epoch.parse::<u64>().ok());
+        Ok(same && epoch.is_some_and(|epoch| epoch < token.epoch))
+    }
+
+    /// Fails if a later process of the program has taken the target over.
+    fn check(&self) -> Result<()> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(TargetLock { holder, .. }) = &*lock else {
+            return Ok(());
+        };
+        match self
+            .disk
+            .read(&self.directory.join(ATTEMPTS_DIR).join(LOCK))?
+        {
+            Some(found) if found != *holder => Err(Error::LostDirectory {
+                path: self.directory.display().to_string(),
+            }),
+            // Somebody has removed it.
+            _ => Ok(()),
+        }
     }
 
     /// Releases the target for other processes.
@@ -129,6 +193,7 @@ impl Target {
 
     /// Makes a batch visible, unless it is.
     pub fn commit(&self, batch: BatchTime, prepared: &[Prepared]) -> Result<()> {
+        self.check()?;
         let mut newest = self.newest();
         let known = match *newest {
             NewestBatch::Known(known) => known,

@@ -377,3 +377,70 @@ proptest! {
         }
     }
 }
+
+fn token(program: &str, epoch: u64) -> FencingToken {
+    FencingToken {
+        program: program.to_owned(),
+        epoch,
+    }
+}
+
+/// The process before this one is stopped, has its lock, and goes on later.
+#[test]
+fn a_later_process_of_the_program_takes_the_lock_over() {
+    let dir = Dir::new();
+    let [former, later, last] = [1, 2, 5].map(|epoch| {
+        let target = dir.target(Format::JsonLines);
+        target.fence(&token("program", epoch));
+        target
+    });
+    assert_eq!(former.open().unwrap(), None);
+    write(&former, 1).unwrap();
+    let prepared = prepare(&former, 2).unwrap();
+    assert_eq!(later.open().unwrap(), Some(BatchTime(1)));
+    let error = former.commit(BatchTime(2), &prepared).unwrap_err();
+    assert!(matches!(error, Error::LostDirectory { .. }), "{error}");
+    write(&later, 2).unwrap();
+    last.open().unwrap();
+    write(&last, 3).unwrap();
+    for (fenced, batch) in [(&former, 3), (&later, 4)] {
+        let error = write(fenced, batch).unwrap_err();
+        assert!(matches!(error, Error::LostDirectory { .. }), "{error}");
+    }
+    assert_eq!(dir.visible(), wanted(Format::JsonLines, 3));
+    // Only one process has the lock.
+    last.close();
+    later.open().unwrap_err();
+    drop(last);
+}
+
+#[test]
+fn the_lock_of_another_program_is_not_taken_over() {
+    let dir = Dir::new();
+    let first = dir.target(Format::Csv);
+    first.fence(&token("program", 7));
+    first.open().unwrap();
+    let others = [
+        None,
+        Some(token("another", 8)),
+        Some(token("program", 7)),
+        Some(token("program", 6)),
+        Some(token("", 8)),
+    ];
+    for other in others {
+        let target = dir.target(Format::Csv);
+        if let Some(token) = &other {
+            target.fence(token);
+        }
+        let error = target.open().unwrap_err();
+        assert!(matches!(error, Error::Locked { .. }), "{other:?}: {error}");
+    }
+    write(&first, 1).unwrap();
+    // One without a token has the lock.
+    first.close();
+    let first = dir.target(Format::Csv);
+    first.open().unwrap();
+    let target = dir.target(Format::Csv);
+    target.fence(&token("program", 9));
+    assert!(matches!(target.open(), Err(Error::Locked { .. })));
+}

@@ -24,7 +24,7 @@ fn a_damaged_lock_is_rewritten() {
     let longer = [b'x'; 1000];
     for damaged in [&longer[..], b"", b"\xff\xfe", &[0; 32]] {
         std::fs::write(dir.path().join("lock"), damaged).unwrap();
-        let lock = DirLock::take(dir.path()).unwrap();
+        let lock = DirLock::take(dir.path(), None).unwrap();
         lock.owner().check().unwrap();
         assert_eq!(&Owner::of(dir.path()).unwrap(), lock.owner());
     }
@@ -33,11 +33,11 @@ fn a_damaged_lock_is_rewritten() {
 #[test]
 fn two_processes_do_not_share_a_directory() {
     let dir = tempdir().unwrap();
-    let held = DirLock::take(dir.path()).unwrap();
-    let error = DirLock::take(dir.path()).err().unwrap().to_string();
+    let held = DirLock::take(dir.path(), None).unwrap();
+    let error = DirLock::take(dir.path(), None).err().unwrap().to_string();
     assert!(error.contains("another process"), "{error}");
     drop(held);
-    DirLock::take(dir.path()).unwrap();
+    DirLock::take(dir.path(), None).unwrap();
 }
 
 /// The process that takes the directory away reads everything acknowledged; nothing is acknowledged later.
@@ -76,14 +76,14 @@ fn losing_the_directory_ends_the_journal() {
         |dir| std::fs::remove_dir_all(dir).unwrap(),
         |dir| {
             std::fs::rename(dir, dir.with_extension("moved")).unwrap();
-            DirLock::take(dir).unwrap();
+            DirLock::take(dir, None).unwrap();
         },
         // As on a file system with locks per machine.
         |dir| std::fs::write(dir.join("lock"), random_name()).unwrap(),
     ];
     for (at, take_away) in take_away.into_iter().enumerate() {
         let dir = tempdir().unwrap();
-        let held = DirLock::take(dir.path()).unwrap();
+        let held = DirLock::take(dir.path(), None).unwrap();
         let owner = Some(held.owner().clone());
         let journal =
             Journal::open(dir.path(), NextSegment::default(), Some(opening(0)), owner).unwrap();
