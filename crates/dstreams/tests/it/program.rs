@@ -95,6 +95,37 @@ pub fn settings() -> impl Strategy<Value = Config> {
         .prop_map(|(threads, task, batch)| small(threads, task, batch))
 }
 
+/// A program in a directory that runs several times.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    pub config: Config,
+    /// Of each run in turn, the number of its intervals, and whether it is killed at its end.
+    ends: Vec<(usize, bool)>,
+}
+
+impl Runs {
+    /// Runs all of `input`: `run` gets the number of the first interval of a run, its intervals, and whether it is killed.
+    pub fn each<T>(&self, input: &[T], mut run: impl FnMut(usize, &[T], bool)) {
+        let (mut first, mut ends) = (0, self.ends.iter().cycle());
+        while first < input.len() {
+            let (intervals, is_killed) = ends.next().unwrap();
+            let some = &input[first..input.len().min(first + intervals)];
+            run(first, some, *is_killed);
+            first += some.len();
+        }
+    }
+}
+
+pub fn runs() -> impl Strategy<Value = Runs> {
+    let settings = (1..4usize, 1..6usize, 1..4u32);
+    let ends = prop::collection::vec((1..5usize, prop::bool::ANY), 1..5);
+    (settings, ends).prop_map(|((threads, task, every), ends)| {
+        let mut config = small(threads, task, 4);
+        config.checkpoint_every = every;
+        Runs { config, ends }
+    })
+}
+
 /// `cases` random cases, without files about failures.
 pub fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {

@@ -9,7 +9,7 @@ use dstreams::{Config, DStream, Error, RddReceiver, Record, Sessions, StreamCont
 use proptest::prelude::*;
 
 use crate::program::{
-    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, settings, small, sorted,
+    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, runs, settings, small, sorted,
 };
 
 /// A key, its event time and a number.
@@ -324,23 +324,16 @@ proptest! {
     /// However a run ends: what is open stays open, and each session is emitted once, in its batch.
     #[test]
     fn restarts_lose_nothing_and_emit_nothing_twice(
-        (threads, task, every) in (1..4usize, 1..6usize, 1..4u32),
+        runs in runs(),
         input in intervals(wild(), 14),
-        ends in prop::collection::vec((1..5usize, prop::bool::ANY), 1..5),
         lengths in lengths(),
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = small(threads, task, 4);
-        config.checkpoint_every = every;
-        let wanted = found(&config, &input, lengths).sorted();
-        let (mut first, mut got) = (0, Found::default());
-        let mut ends = ends.into_iter().cycle();
-        while first < input.len() {
-            let (batches, kill) = ends.next().unwrap();
-            let some = &input[first..input.len().min(first + batches)];
-            got.add(run(Some(dir.path()), (&config, lengths), (first, some), kill));
-            first += some.len();
-        }
+        let wanted = found(&runs.config, &input, lengths).sorted();
+        let mut got = Found::default();
+        runs.each(&input, |first, some, is_killed| {
+            got.add(run(Some(dir.path()), (&runs.config, lengths), (first, some), is_killed));
+        });
         prop_assert_eq!(got.sorted(), wanted);
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::dir::Dir;
 use crate::program::{
-    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, settings, small, sorted,
+    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, runs, settings, small, sorted,
 };
 
 /// A number, and its event time.
@@ -203,26 +203,19 @@ proptest! {
     /// However long the program is down, and however it ended: what is held is released at the same batch.
     #[test]
     fn restarts_lose_nothing_and_tell_nothing_twice(
-        (threads, task, every) in (1..4usize, 1..6usize, 1..4u32),
+        runs in runs(),
         input in intervals(event(), 14),
-        ends in prop::collection::vec((1..5usize, prop::bool::ANY), 1..5),
         bounds in (0..4usize, 0..4usize),
     ) {
         let dir = Dir::missing();
-        let mut config = small(threads, task, 4);
-        config.checkpoint_every = every;
-        let (mut first, mut found) = (0, Found::default());
-        let mut ends = ends.into_iter().cycle();
-        while first < input.len() {
-            let (batches, kill) = ends.next().unwrap();
-            let some = &input[first..input.len().min(first + batches)];
-            let end = if kill { End::Kill } else { End::Stop };
-            let more = run_in(dir.path(), (&config, bounds), first, some, end);
+        let mut found = Found::default();
+        runs.each(&input, |first, some, is_killed| {
+            let end = if is_killed { End::Kill } else { End::Stop };
+            let more = run_in(dir.path(), (&runs.config, bounds), first, some, end);
             found.records.extend(more.records);
             found.late.extend(more.late);
             found.ahead.extend(more.ahead);
-            first += some.len();
-        }
+        });
         prop_assert_eq!(found.sorted(), naive(&input, bounds).sorted());
     }
 

@@ -9,7 +9,8 @@ use dstreams::{Config, RddReceiver, Record, StreamContext};
 use proptest::prelude::*;
 
 use crate::program::{
-    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, settings, small, sorted, text,
+    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, runs, settings, small,
+    sorted, text,
 };
 
 type Event = (String, i64);
@@ -118,25 +119,18 @@ proptest! {
 
     #[test]
     fn restarts_forget_each_key_once(
-        (threads, task, every) in (1..4usize, 1..6usize, 1..4u32),
+        runs in runs(),
         input in intervals(event(), 14),
-        ends in prop::collection::vec((1..5usize, prop::bool::ANY), 1..5),
         timeout in 1..4u32,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = small(threads, task, 4);
-        config.checkpoint_every = every;
-        let (mut first, mut found) = (0, Found::default());
-        let mut ends = ends.into_iter().cycle();
-        while first < input.len() {
-            let (batches, kill) = ends.next().unwrap();
-            let some = &input[first..input.len().min(first + batches)];
-            let more = run(Some(dir.path()), (&config, timeout), (first, some), kill);
+        let mut found = Found::default();
+        runs.each(&input, |first, some, is_killed| {
+            let more = run(Some(dir.path()), (&runs.config, timeout), (first, some), is_killed);
             found.changes.extend(more.changes);
             found.all.extend(more.all);
             found.timed_out.extend(more.timed_out);
-            first += some.len();
-        }
+        });
         prop_assert_eq!(found.sorted(), by_hand(&input, timeout).sorted());
     }
 }

@@ -10,7 +10,8 @@ use dstreams::{
 use proptest::prelude::*;
 
 use crate::program::{
-    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, settings, small, sorted, text,
+    Batches, INTERVAL, Interval, Program, block_on, cases, intervals, runs, settings, small,
+    sorted, text,
 };
 
 type Event = (String, i64);
@@ -245,25 +246,18 @@ proptest! {
 
     #[test]
     fn restarts_wake_each_key_once(
-        (threads, task, every) in (1..4usize, 1..6usize, 1..4u32),
+        runs in runs(),
         input in intervals(event(), 14),
-        ends in prop::collection::vec((1..5usize, prop::bool::ANY), 1..5),
         lengths in lengths(),
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = small(threads, task, 4);
-        config.checkpoint_every = every;
-        let (mut first, mut found) = (0, Found::default());
-        let mut ends = ends.into_iter().cycle();
-        while first < input.len() {
-            let (batches, kill) = ends.next().unwrap();
-            let some = &input[first..input.len().min(first + batches)];
-            let more = run(Some(dir.path()), (&config, lengths), (first, some), kill);
+        let mut found = Found::default();
+        runs.each(&input, |first, some, is_killed| {
+            let more = run(Some(dir.path()), (&runs.config, lengths), (first, some), is_killed);
             found.mapped.extend(more.mapped);
             found.all.extend(more.all);
             found.timed_out.extend(more.timed_out);
-            first += some.len();
-        }
+        });
         prop_assert_eq!(found.sorted(), by_hand(&input, lengths).sorted());
     }
 }
