@@ -244,7 +244,7 @@ pub mod internal {
     pub use crate::encoding::{ByteInput, ByteOutput, compact};
     pub use crate::error::engine_message;
     pub use crate::execute::{BatchSequence, PreviousBatch, StateInstaller, run_task};
-    pub use crate::journal::{DirLock, Owner, Ticket, has_journal, stand_by};
+    pub use crate::journal::{DirLock, Owner, Ticket, stand_by};
     pub use crate::node::{
         Durability, Inbox, Mailbox, NewReceiver, Receivers, ReportedWhen, Usage, Workers,
         log_reachable, of_master, open_source, replay, run_on,

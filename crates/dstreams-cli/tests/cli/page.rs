@@ -53,6 +53,6 @@ fn kill_it() {
     let said = run(page);
     assert!(said.contains("journal of 1 process(es)"), "{said}");
     let promised = "[\"be\",20000]";
-    assert_eq!(said.matches(promised).count(), 2, "{said}");
+    assert_eq!(said.matches(promised).count(), 3, "{said}");
     assert!(page.contains(promised));
 }

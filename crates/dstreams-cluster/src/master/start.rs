@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dstreams::internal::{
-    BlockStore, Description, DirLock, Inbox, has_journal, log_reachable, replay, run_on, stand_by,
+    BlockStore, Description, DirLock, Inbox, log_reachable, replay, run_on, stand_by,
 };
 use dstreams::{Result, Running, StreamContext};
 use tokio::time::{Instant, timeout};
@@ -118,7 +118,7 @@ impl Master {
     /// workers and clients.
     ///
     /// The new master goes on as after a restart, from the newest checkpoint and the journals. It waits for
-    /// [`MasterOptions::workers`] workers, but no longer than ten seconds if one is there.
+    /// [`MasterOptions::workers`] workers, but once there is a checkpoint no longer than ten seconds if one is there.
     pub async fn stand_by(context: StreamContext, options: MasterOptions) -> Result<Option<Self>> {
         let parts = describe(context, &options)?;
         let directory = parts.directory().map(|directory| directory.dir.clone());
@@ -133,8 +133,8 @@ impl Master {
         let Some(lock) = stand_by(&directory, options.lease).await? else {
             return Ok(None);
         };
-        // The first process decides with its workers how many partitions there are.
-        let goes_on = has_journal(&directory)?;
+        // Before the first checkpoint, the workers decide how many partitions there are.
+        let goes_on = options.partitions.is_some() || parts.has_checkpoint().await?;
         let mut master = Self::of(parts, Some(lock), options).await?;
         master.gathers_until = goes_on.then(|| Instant::now() + GATHER_TIMEOUT);
         Ok(Some(master))

@@ -186,17 +186,17 @@ pub fn run(
             what: "the threads of the worker",
             source: Arc::new(error),
         })?;
-        let mut welcome = || {
-            had_joined = true;
-            trying = Instant::now();
-        };
+        let mut welcome = || had_joined = true;
         let end = runtime.block_on(epoch((options, master), program, joined, &mut welcome));
         runtime.shutdown_background();
         let reason = match end {
             Ok(EpochEnd::Program) => return Ok(()),
             Ok(EpochEnd::Link(reason)) => reason,
             // A master that was replaced and does not know it yet refuses what the present one does not.
-            Err(Error::Refused { reason, .. }) if options.masters.len() > 1 => reason,
+            Err(Error::Refused { reason, .. }) if options.masters.len() > 1 => {
+                had_joined = false;
+                reason
+            }
             Err(error @ Error::LostDirectory { .. }) => error.to_string(),
             Err(error) => return Err(error),
         };

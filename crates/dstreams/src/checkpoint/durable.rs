@@ -77,14 +77,14 @@ impl Durable {
                 found => break found?,
             }
         };
-        let owner = lock.owner().clone();
+        let checkpoints = Publisher::new(state_directory.store(), &lock, found.newest.clone());
         let durable = Durable {
             dir: state_directory.dir.clone(),
             dir_lock: Mutex::new(Some(lock)),
             incarnation: found.restored.incarnation,
             program: found.newest.directory.clone().unwrap_or_default(),
             journal: found.journal,
-            checkpoints: Publisher::new(state_directory.store(), owner, found.newest),
+            checkpoints,
             schedule: Mutex::new(Schedule::new(every)),
             offsets: Mutex::new(found.offsets),
             lineage: Mutex::new(found.lineage),
@@ -120,7 +120,7 @@ impl Durable {
     /// Fails if another process has taken the directory.
     pub async fn check_owner(self: &Arc<Self>) -> Result<()> {
         let this = Arc::clone(self);
-        on_disk(async move { this.checkpoints.check_owner() }).await
+        on_disk(async move { this.checkpoints.owner().check() }).await
     }
 
     /// What distinguishes this process from the others of the program.
@@ -276,10 +276,10 @@ impl Durable {
         schemas: Vec<SchemaRef>,
         error: &Error,
     ) -> Result<PathBuf> {
-        // A process that lost the directory may not replace what the present one has set aside.
-        self.checkpoints.check_owner()?;
         let (dir, text) = (self.dir.clone(), error.to_string());
-        let written = async move { set_aside::write(&dir, batch, blocks, &schemas, &text).await };
+        let owner = self.checkpoints.owner().clone();
+        let written =
+            async move { set_aside::write(&dir, batch, blocks, &schemas, &text, &owner).await };
         let path = on_disk(written).await?;
         point("aside:files");
         let ticket = self.journal.append(JournalEntry::SetAside { batch });

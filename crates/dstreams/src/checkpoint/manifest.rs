@@ -37,7 +37,7 @@ const PREFIX: &str = "manifest-";
 /// files were durable before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Grows with each checkpoint: by one, and by one more for each process since the last.
+    /// Grows with each checkpoint: by one, and with standby masters by one more for each process since the last.
     pub number: u64,
     /// The batch of this state; all up to it took effect.
     pub batch: u64,
@@ -239,10 +239,11 @@ impl Manifest {
         self.remove_old(store, owner, old).await
     }
 
-    /// The same for a process that goes on from this checkpoint. If the one before it may still run (`shared`), and write
-    /// the next checkpoint, files of that stay.
+    /// The same for a process that goes on from this checkpoint. If others before it may still run (`shared`), and write
+    /// later checkpoints, files of these stay.
     pub async fn remove_earlier(&self, store: &Store, owner: &Owner, shared: bool) -> Result<()> {
-        let old = |of: StateFile| !shared || of.tried <= self.number;
+        let own = |of: &StateFile| of.tried <= self.number && of.incarnation <= self.incarnation;
+        let old = |of: StateFile| !shared || own(&of);
         self.remove_old(store, owner, old).await
     }
 

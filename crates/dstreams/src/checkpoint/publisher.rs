@@ -11,12 +11,14 @@ use super::writer::{CheckpointPlan, Writing, write_offsets};
 use super::{lock, offsets};
 use crate::crash::point;
 use crate::error::{Error, Result};
-use crate::journal::Owner;
+use crate::journal::{DirLock, Owner};
 
 /// The newest checkpoint of a program, and where the next one is written.
 pub(super) struct Publisher {
     store: Store,
     owner: Owner,
+    /// Whether a process before this one may still run.
+    is_shared: bool,
     /// The newest checkpoint, or an empty one.
     newest: Mutex<Manifest>,
     /// A manifest whose write was reported as failed.
@@ -25,18 +27,19 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// The checkpoints in this place, up to the newest.
-    pub fn new(store: Store, owner: Owner, newest: Manifest) -> Self {
+    pub fn new(store: Store, lock: &DirLock, newest: Manifest) -> Self {
         Publisher {
             store,
-            owner,
+            owner: lock.owner().clone(),
+            is_shared: lock.has_standbys(),
             newest: Mutex::new(newest),
             unconfirmed: Mutex::default(),
         }
     }
 
-    /// Fails if another process owns the directory.
-    pub fn check_owner(&self) -> Result<()> {
-        self.owner.check()
+    /// This process, as the owner of the directory.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// The number of the newest checkpoint; 0 if there is none.
@@ -64,7 +67,10 @@ impl Publisher {
     ) -> CheckpointPlan {
         let newest = lock(&self.newest);
         // Each process before this one may have been stopped before it published its first, and still do that.
-        let skipped = incarnation.saturating_sub(newest.incarnation);
+        let skipped = match self.is_shared {
+            true => incarnation.saturating_sub(newest.incarnation),
+            false => 0,
+        };
         CheckpointPlan {
             batch,
             checkpointed_blocks,

@@ -24,7 +24,7 @@ use crate::blocks::Block;
 use crate::debug::debug_as;
 use crate::error::{Error, Result};
 use crate::journal::{
-    DirLock, Former, Journal, JournalContents, JournalEntry, NextSegment, Opening, Owner, Ticket,
+    DirLock, Journal, JournalContents, JournalEntry, NextSegment, Opening, Owner, Ticket,
     random_name, read, read_shared, read_taken,
 };
 
@@ -240,7 +240,7 @@ pub(super) async fn recover(
     }
     // Nothing is removed, or begun, before it is known that this program can go on here.
     if state.is_some() {
-        let shared = lock.former() == Former::MayRun;
+        let shared = lock.has_standbys();
         newest.remove_earlier(&store, owner, shared).await?;
     }
     // Before any other journal has a block of this process.
@@ -290,9 +290,13 @@ fn read_journal(lock: &DirLock, dir: &Path) -> Result<(JournalContents, NextSegm
     Ok((found, next))
 }
 
-/// Whether another process has continued the journal at the same time: one that was replaced and did not know it yet.
+/// Whether another process has continued the journal at the same time, or removed files of it: one that was replaced and did
+/// not know it yet.
 pub(super) fn is_ahead(error: &Error) -> bool {
-    matches!(error, Error::File { action: "make", source, .. } if source.kind() == ErrorKind::AlreadyExists)
+    let Error::File { source, .. } = error else {
+        return false;
+    };
+    [ErrorKind::AlreadyExists, ErrorKind::NotFound].contains(&source.kind())
 }
 
 /// Reads the journal of the master, then those that workers left, into the restart that they describe; returns the blocks

@@ -26,7 +26,9 @@ use crate::blocks::Block;
 use crate::crash::point;
 use crate::error::{Error, Result};
 use crate::execute::BatchSequence;
-use crate::journal::{EntryPlace, JournalEntry, look_at_each, read_entry, sync_dir};
+use crate::journal::{
+    EntryPlace, JournalEntry, Owner, look_at_each, random_name, read_entry, sync_dir,
+};
 
 const FAILED_DIR: &str = "failed";
 const BATCH_PREFIX: &str = "batch=";
@@ -247,21 +249,18 @@ pub(super) async fn write(
     mut blocks: BoxStream<'static, Result<(u32, Arc<Block>)>>,
     schemas: &[SchemaRef],
     error: &str,
+    owner: &Owner,
 ) -> Result<PathBuf> {
     let failed = dir.join(FAILED_DIR);
-    let (hidden, path) = (
-        failed.join(format!(".{BATCH_PREFIX}{}", batch.millis())),
-        failed.join(format!("{BATCH_PREFIX}{}", batch.millis())),
-    );
+    let name = format!("{BATCH_PREFIX}{}", batch.millis());
+    let path = failed.join(&name);
+    // Another process that sets it aside has another.
+    let hidden = failed.join(format!(".{name}.{}", random_name()));
     let remove = |path: &Path| match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
     let wrong = |error| Error::file("write", &path, error);
-    // Left by a process that was killed before the journal entry.
-    remove(&hidden)
-        .and_then(|()| remove(&path))
-        .map_err(wrong)?;
     std::fs::create_dir_all(&hidden).map_err(wrong)?;
     let create = |name: &str| File::create(hidden.join(name));
     let mut file = create("blocks").map_err(wrong)?;
@@ -293,9 +292,22 @@ pub(super) async fn write(
     let written = writeln!(text, "{error}").and_then(|()| text.sync_all());
     written.map_err(wrong)?;
     sync_dir(&hidden)?;
+    // A process that lost the directory may not replace what the present one has set aside.
+    owner.check()?;
+    // Left by a process that was killed before the journal entry.
+    remove(&path).map_err(wrong)?;
     std::fs::rename(&hidden, &path).map_err(wrong)?;
     sync_dir(&failed)?;
     sync_dir(dir)?;
+    let is_half = |file: &std::ffi::OsStr| {
+        let file = file.to_str().and_then(|file| file.strip_prefix('.'));
+        file.is_some_and(|file| file == name || file.starts_with(&format!("{name}.")))
+    };
+    for entry in std::fs::read_dir(&failed).map_err(wrong)?.flatten() {
+        if is_half(&entry.file_name()) {
+            remove(&entry.path()).map_err(wrong)?;
+        }
+    }
     Ok(path)
 }
 
@@ -355,6 +367,7 @@ mod tests {
     use futures::{StreamExt, stream};
 
     use super::*;
+    use crate::journal::DirLock;
     use crate::journal::Journal;
     use crate::stream::record::{Record, batch_of, records_of};
 
@@ -434,7 +447,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (batch, schemas) = (BatchTime(300), [String::schema(), String::schema()]);
         let written = stream::iter(blocks().into_iter().map(Ok)).boxed();
-        let path = block_on(write(dir.path(), batch, written, &schemas, "why")).unwrap();
+        let owner = DirLock::take(dir.path(), None).unwrap().owner().clone();
+        let path = block_on(write(dir.path(), batch, written, &schemas, "why", &owner)).unwrap();
         let path = path.join("blocks");
         let found = || read(dir.path(), batch, &schemas);
         assert_eq!(texts(&found().unwrap()), texts(&blocks()));

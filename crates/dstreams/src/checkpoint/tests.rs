@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dstreams_control::{BatchTime, BlockId, ReceiverId};
 use futures::FutureExt;
@@ -21,13 +22,18 @@ async fn open(dir: &Path) -> Arc<Durable> {
 }
 
 async fn open_both(dir: &Path) -> (Arc<Durable>, Restored) {
+    open_with(dir, None).await
+}
+
+/// With a lease of this length, if standbys watch.
+async fn open_with(dir: &Path, lease: Option<Duration>) -> (Arc<Durable>, Restored) {
     let program = Program {
         interval_ms: 100,
         partitions: 1,
         inputs: vec!["texts".into()],
     };
     let (lock, state_directory) = (
-        DirLock::take(dir, None).unwrap(),
+        DirLock::take(dir, lease).unwrap(),
         StateDirectory::at(dir.to_owned()),
     );
     let opened = Durable::open(
@@ -127,7 +133,8 @@ async fn a_directory_can_be_opened_many_times() {
 async fn a_process_that_lost_the_directory_publishes_no_checkpoint() {
     let place = tempdir().unwrap();
     let dir = &place.path().join("program");
-    let former = open(dir).await;
+    let lease = Some(Duration::from_secs(60));
+    let (former, _) = open_with(dir, lease).await;
     former.cut(BatchTime(100), None, &[]);
     let plan = former.committed(BatchTime(100), &[]).unwrap();
     former.flush().await.unwrap();
@@ -139,7 +146,7 @@ async fn a_process_that_lost_the_directory_publishes_no_checkpoint() {
     former.checkpoint(plan, states.boxed(), |_, _| panic!("it was published"));
     // A standby replaces the lock.
     std::fs::remove_file(dir.join("lock")).unwrap();
-    let later = open(dir).await;
+    let (later, _) = open_with(dir, lease).await;
     goes_on.send(()).unwrap();
     former.close().await;
     let failures = former.failures();

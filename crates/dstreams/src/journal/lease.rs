@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::lock::{DirLock, Former, LOCK, Owner, lock_file, make_dir};
+use super::lock::{DirLock, LOCK, Owner, lock_file, make_dir};
 use crate::error::{Error, Result};
 
 /// The name of the file.
@@ -233,57 +233,54 @@ impl Keeper {
 pub async fn stand_by(dir: &Path, length: Duration) -> Result<Option<DirLock>> {
     make_dir(dir).map_err(|error| Error::file("make", dir, error))?;
     let (mut watch, mut looked) = (LeaseWatch::default(), Instant::now());
-    let (mut has_seen, mut failing) = (false, false);
+    let (mut has_seen, mut warned) = (false, false);
     loop {
         let elapsed = looked.elapsed();
         looked = Instant::now();
         let of = dir.to_owned();
         let look = spawn_blocking(move || look(&of, length)).await;
-        let (lease, lock) = match look.map_err(|error| Error::internal(error.to_string()))? {
-            Ok(found) => found,
+        let look = look.map_err(|error| Error::internal(error.to_string()))?;
+        let mut tick = lease_tick(length);
+        let tried = match look {
+            // Probably it is the wrong directory.
             Err(error) if !has_seen => return Err(error),
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(%error, "a standby cannot see who leads; it looks again");
+            Err(error) => Err(error),
+            Ok((lease, lock)) => {
+                has_seen = true;
+                tick = lease.as_ref().map_or(tick, |lease| lease.lease().tick());
+                let found = LeaseLook {
+                    is_free: lock.is_some(),
+                    is_local: lease.as_ref().is_some_and(LeaseFile::is_local),
+                    lease: lease.as_ref().map(LeaseFile::lease),
+                };
+                match (watch.look(found, elapsed), lock, lease) {
+                    (LeaseVerdict::End, ..) => return Ok(None),
+                    (LeaseVerdict::Take, Some(lock), _) => {
+                        DirLock::begin(dir, lock, Some(length)).map(Some)
+                    }
+                    (LeaseVerdict::Replace, _, Some(lease)) => {
+                        replace(dir, &lease, watch.silent(), length)
+                    }
+                    _ => {
+                        warned = false;
+                        Ok(None)
+                    }
                 }
-                sleep(lease_tick(length)).await;
-                continue;
             }
         };
-        (has_seen, failing) = (true, false);
-        let found = LeaseLook {
-            is_free: lock.is_some(),
-            is_local: lease.as_ref().is_some_and(LeaseFile::is_local),
-            lease: lease.as_ref().map(LeaseFile::lease),
-        };
-        let tick = found.lease.as_ref().map_or(lease_tick(length), Lease::tick);
-        let tick = tick.min(MAX_PAUSE);
-        let former = match &found.lease {
-            // The lock of another machine may not be seen here.
-            Some(lease) if !found.is_local && !lease.ended => Former::MayRun,
-            _ => Former::Ended,
-        };
-        let claim = watch.look(found, elapsed);
-        let led = match (claim, lock, lease) {
-            (LeaseVerdict::End, ..) => return Ok(None),
-            (LeaseVerdict::Take, Some(lock), _) => {
-                Some(DirLock::begin(dir, lock, Some(length), former))
-            }
-            (LeaseVerdict::Replace, _, Some(lease)) => {
-                let silent = watch.silent();
-                tracing::warn!(?silent, directory = %dir.display(), "the process that leads is silent: taking over");
-                Some(replace(dir, &lease, length))
-            }
-            _ => None,
-        };
-        // The lock is not held while this waits.
-        match led {
-            None => {}
+        match tried {
+            Ok(None) => {}
             // Another process was faster.
-            Some(Err(Error::LostDirectory { .. })) => watch = LeaseWatch::default(),
-            Some(led) => return led.map(Some),
+            Err(Error::LostDirectory { .. }) => {}
+            Ok(led) => return Ok(led),
+            Err(error) => {
+                if !std::mem::replace(&mut warned, true) {
+                    tracing::warn!(%error, "a standby cannot see who leads, or take over; it tries again");
+                }
+            }
         }
-        sleep(tick).await;
+        // The lock is not held while this waits.
+        sleep(tick.min(MAX_PAUSE)).await;
     }
 }
 
@@ -293,14 +290,21 @@ fn look(dir: &Path, length: Duration) -> Result<(Option<LeaseFile>, Option<File>
     Ok((LeaseFile::read(dir, length)?, lock))
 }
 
-/// Replaces the lock of a directory, unless another standby does or the lease has changed.
-fn replace(dir: &Path, silent: &LeaseFile, length: Duration) -> Result<DirLock> {
-    let lost = || Error::LostDirectory {
-        path: dir.display().to_string(),
-    };
-    let _alone = lock_file(&dir.join(STANDBY))?.ok_or_else(lost)?;
-    match LeaseFile::read(dir, length)? {
-        Some(lease) if lease == *silent => DirLock::replace(dir, length),
-        _ => Err(lost()),
+/// Replaces the lock of a directory; `None` if another standby does, or the lease has changed.
+fn replace(
+    dir: &Path,
+    lease: &LeaseFile,
+    silent: Duration,
+    length: Duration,
+) -> Result<Option<DirLock>> {
+    let alone = lock_file(&dir.join(STANDBY))?;
+    // Of two that do it at once the last one leads. The other standby may be stopped: it is not waited for twice as long.
+    if alone.is_none() && silent < 2 * lease.lease().length {
+        return Ok(None);
     }
+    if LeaseFile::read(dir, length)?.as_ref() != Some(lease) {
+        return Ok(None);
+    }
+    tracing::warn!(?silent, directory = %dir.display(), "the process that leads is silent: taking over");
+    DirLock::replace(dir, length).map(Some)
 }

@@ -30,16 +30,6 @@ pub struct DirLock {
     lease: Option<LeaseKeeper>,
     _file: File,
     owner: Owner,
-    former: Former,
-}
-
-/// Whether another process may still run that had the directory before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Former {
-    /// The system has released its lock.
-    Ended,
-    /// It may be stopped, or on a machine that is cut off.
-    MayRun,
 }
 
 impl DirLock {
@@ -53,16 +43,11 @@ impl DirLock {
                 "used by another process; stop it, or give each program a directory of its own"
                     .into(),
         })?;
-        Self::begin(dir, file, lease, Former::Ended)
+        Self::begin(dir, file, lease)
     }
 
     /// Takes a directory whose lock file this process has locked.
-    pub(super) fn begin(
-        dir: &Path,
-        mut file: File,
-        length: Option<Duration>,
-        former: Former,
-    ) -> Result<Self> {
+    pub(super) fn begin(dir: &Path, mut file: File, length: Option<Duration>) -> Result<Self> {
         let owner = Owner::new(dir, random_name());
         let lease = match length {
             Some(length) => Some(LeaseKeeper::first(dir, &owner, length)?),
@@ -73,7 +58,7 @@ impl DirLock {
         };
         owner.write(&mut file)?;
         sync_dir(dir)?;
-        DirLock::new(lease, file, owner, former)
+        DirLock::new(lease, file, owner)
     }
 
     /// Takes a directory from a process that may still run, and may hold its lock.
@@ -97,10 +82,10 @@ impl DirLock {
             renamed => renamed.map_err(failed)?,
         }
         sync_dir(dir)?;
-        DirLock::new(Some(lease), file, owner, Former::MayRun)
+        DirLock::new(Some(lease), file, owner)
     }
 
-    fn new(lease: Option<LeaseKeeper>, file: File, owner: Owner, former: Former) -> Result<Self> {
+    fn new(lease: Option<LeaseKeeper>, file: File, owner: Owner) -> Result<Self> {
         // The file that was locked may have been replaced meanwhile.
         owner.check()?;
         if let Some(lease) = &lease {
@@ -110,13 +95,7 @@ impl DirLock {
             lease,
             _file: file,
             owner,
-            former,
         })
-    }
-
-    /// Whether a process that had the directory before may still run.
-    pub fn former(&self) -> Former {
-        self.former
     }
 
     /// Whether a standby may replace this process while it runs.

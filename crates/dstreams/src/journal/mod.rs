@@ -28,9 +28,8 @@ mod write;
 
 pub(crate) use entry::{JournalEntry, Opening};
 pub use lease::stand_by;
-pub use lock::{DirLock, Former, Owner};
+pub use lock::{DirLock, Owner};
 pub(crate) use lock::{make_dir, random_name};
-pub use read::has_journal;
 pub(crate) use read::{
     EntryPlace, JournalContents, NextSegment, look, look_at_each, read, read_each_taken,
     read_entry, read_shared, read_taken,

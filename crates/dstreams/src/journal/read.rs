@@ -25,7 +25,7 @@ pub(crate) struct JournalContents {
     pub before_last: u64,
     /// Bytes at the end that were never synced and have been cut off.
     pub torn: u64,
-    /// A last file with half a header.
+    /// A last file with half a header, which an earlier program has left.
     half: Option<PathBuf>,
     /// The valid length of each file.
     lengths: JournalLengths,
@@ -142,7 +142,6 @@ pub(crate) fn read(dir: &Path) -> Result<JournalContents> {
 pub(crate) fn read_shared(dir: &Path, owner: &Owner) -> Result<JournalContents> {
     let found = read_files(dir, Repair::Sync, None)?;
     if let Some(half) = &found.half {
-        // No process appends to a file before its header is complete.
         owner.check()?;
         std::fs::remove_file(half).map_err(|error| Error::file("remove", half, error))?;
     }
@@ -262,6 +261,21 @@ fn scan_files(
             return Err(damaged(&dir.join(segment::name(*number)), 0, "it is gone"));
         }
     }
+    if let Some((_, path)) = files.last()
+        && is_half(path)
+    {
+        let bytes = std::fs::metadata(path).map(|found| found.len());
+        found.torn += bytes.map_err(|error| Error::file("read", path, error))?;
+        if repair == Repair::Cut {
+            std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
+        } else {
+            found.half = Some(path.clone());
+        }
+        files.pop();
+    }
+    if lengths.is_none() {
+        leave_out_late(&mut files)?;
+    }
     let last = files.last().map(|(number, _)| *number);
     for (at, (number, path)) in files.iter().enumerate() {
         let number = *number;
@@ -282,16 +296,6 @@ fn scan_files(
         }
         let is_last = Some(number) == last;
         let header = segment::open(&bytes);
-        if is_last && bytes.len() <= segment::HEADER_BYTES as usize && header.is_err() {
-            // A crash while it was created; it has no entries.
-            if repair == Repair::Cut {
-                std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
-            } else {
-                found.half = Some(path.clone());
-            }
-            found.torn += bytes.len() as u64;
-            continue;
-        }
         let (is, before) = header.map_err(|error| damaged(path, 0, &error.to_string()))?;
         if is != number {
             return Err(damaged(path, 0, &format!("it is file {is} by its header")));
@@ -347,6 +351,45 @@ fn scan_files(
     Ok(found)
 }
 
+/// Whether a file ends within its header: an earlier program was killed while it made the file. It has no entries.
+fn is_half(path: &Path) -> bool {
+    let length = std::fs::metadata(path).map(|found| found.len());
+    length.is_ok_and(|length| length <= segment::HEADER_BYTES) && header_of(path).is_none()
+}
+
+/// A process that lost the directory may have made its next file when a later one had removed that number: files before a
+/// gap do not count if a checkpoint covers them, as the first file after it says, and it is of a later process.
+fn leave_out_late(files: &mut Vec<(u64, PathBuf)>) -> Result<()> {
+    let gap = (1..files.len()).rfind(|at| files[*at].0 != files[*at - 1].0 + 1);
+    let Some(gap) = gap else {
+        return Ok(());
+    };
+    let [before, after] = [gap - 1, gap].map(|at| opening_of(&files[at].1));
+    if let (Some(before), Some(after)) = (before?, after?)
+        && after.checkpoint.is_some()
+        && before.incarnation < after.incarnation
+    {
+        files.drain(..gap);
+    }
+    Ok(())
+}
+
+/// The opening of a file, if it begins with one.
+fn opening_of(path: &Path) -> Result<Option<Opening>> {
+    let bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
+    let Ok((number, _)) = segment::open(&bytes) else {
+        return Ok(None);
+    };
+    let mut first = None;
+    segment::scan(&bytes, number, |_, body| {
+        first.get_or_insert_with(|| JournalEntry::from_bytes(body));
+    });
+    Ok(match first {
+        Some(Ok(JournalEntry::Opening(opening))) => Some(*opening),
+        _ => None,
+    })
+}
+
 /// The number of a file and the length of the one before it, if its header is readable.
 fn header_of(path: &Path) -> Option<(u64, u64)> {
     let mut header = [0; segment::HEADER_BYTES as usize];
@@ -354,11 +397,6 @@ fn header_of(path: &Path) -> Option<(u64, u64)> {
         .and_then(|mut file| file.read_exact(&mut header))
         .ok()?;
     segment::open(&header).ok()
-}
-
-/// Whether a directory has a journal: a program has run there.
-pub fn has_journal(dir: &Path) -> Result<bool> {
-    Ok(!files(dir)?.is_empty())
 }
 
 /// The files of a journal, in order.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::watch;
 
 use super::entry::{JournalEntry, Opening};
-use super::lock::Owner;
+use super::lock::{Owner, random_name};
 use super::output::SegmentFile;
 use super::read::{NextSegment, files};
 use super::segment;
@@ -68,9 +68,13 @@ impl Journal {
         opening: Option<Opening>,
         owner: Option<Owner>,
     ) -> Result<Self> {
+        remove_unfinished(dir)?;
         let file = match &next.again {
             Some(again) => OpenSegment::replace(dir, &next, opening.as_ref(), again)?,
-            None => OpenSegment::create(dir, next.number, next.before, opening.as_ref())?,
+            None => {
+                let owner = owner.as_ref();
+                OpenSegment::create(dir, next.number, next.before, opening.as_ref(), owner)?
+            }
         };
         Journal::begin(dir, file, opening, (owner, false))
     }
@@ -87,7 +91,7 @@ impl Journal {
         }
         Journal::begin(
             dir,
-            OpenSegment::create(dir, 1, 0, None)?,
+            OpenSegment::create(dir, 1, 0, None, None)?,
             None,
             (owner, true),
         )
@@ -197,6 +201,22 @@ impl Drop for Journal {
     }
 }
 
+/// Removes files that processes which were killed have not completed. One that still makes such a file fails.
+fn remove_unfinished(dir: &Path) -> Result<()> {
+    let failed = |error| Error::file("read", dir, error);
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.starts_with(".journal-") && name.ends_with(".tmp"))
+            && let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(Error::file("remove", &path, error));
+        }
+    }
+    Ok(())
+}
+
 /// The file being written.
 struct OpenSegment {
     path: PathBuf,
@@ -208,11 +228,29 @@ struct OpenSegment {
 }
 
 impl OpenSegment {
-    fn create(dir: &Path, number: u64, before: u64, opening: Option<&Opening>) -> Result<Self> {
-        let path = dir.join(segment::name(number));
-        let mut made = OpenSegment::at(&path, number, before, opening)?;
+    /// A new file, which appears with its header and the opening. Fails if one of this number exists, or if another process
+    /// owns the directory by then.
+    fn create(
+        dir: &Path,
+        number: u64,
+        before: u64,
+        opening: Option<&Opening>,
+        owner: Option<&Owner>,
+    ) -> Result<Self> {
+        let name = segment::name(number);
+        let hidden = dir.join(format!(".{name}.{}.tmp", random_name()));
+        let path = dir.join(name);
+        let mut made = OpenSegment::at(&hidden, number, before, opening)?;
         made.sync()?;
-        sync_dir(dir)?; // its name
+        let named = owner.map_or(Ok(()), Owner::check).and_then(|()| {
+            let linked = std::fs::hard_link(&hidden, &path);
+            linked.map_err(|error| Error::file("make", &path, error))
+        });
+        let removed = std::fs::remove_file(&hidden);
+        named?;
+        removed.map_err(|error| Error::file("remove", &hidden, error))?;
+        sync_dir(dir)?;
+        made.path = path;
         Ok(made)
     }
 
@@ -225,12 +263,6 @@ impl OpenSegment {
     ) -> Result<Self> {
         let name = segment::name(next.number);
         let (hidden, path) = (dir.join(format!(".{name}.tmp")), dir.join(name));
-        // Left by a process that was killed here.
-        if let Err(error) = std::fs::remove_file(&hidden)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Error::file("remove", &hidden, error));
-        }
         let mut made = OpenSegment::at(&hidden, next.number, next.before, opening)?;
         for entry in again {
             made.put(&entry.to_pieces())?;
@@ -381,7 +413,8 @@ impl Writer {
     fn roll(&mut self) -> Result<()> {
         self.file.sync()?;
         let (number, before) = (self.file.number + 1, self.file.length());
-        self.file = OpenSegment::create(&self.dir, number, before, self.opening.as_ref())?;
+        let (opening, owner) = (self.opening.as_ref(), self.owner.0.as_ref());
+        self.file = OpenSegment::create(&self.dir, number, before, opening, owner)?;
         let first = Ticket(self.appended + 1);
         self.firsts.push((self.file.number, first));
         Ok(())

@@ -32,10 +32,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// asks for ([`Config::attempts`](crate::Config::attempts)).
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long a program may take beyond the deadline of its stop to release its resources: usually it takes less than
-/// a hundredth of that.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-
 pub(super) struct Master {
     pub controller: Controller,
     pub clock: Clock,
@@ -66,7 +62,7 @@ pub(super) struct LoopState {
     pub failure: Option<Error>,
     stopped: Option<u64>,
     /// The deadline of the stop, if it has one.
-    until: Option<Instant>,
+    pub until: Option<Instant>,
     /// The first boundary is fixed.
     pub begun: bool,
     /// The newest batch that an output has from an earlier run.
@@ -174,45 +170,6 @@ impl Master {
         };
         drop(totals);
         ended.send_replace(Some(result));
-    }
-
-    /// Releases all resources. What is not released soon after a deadline is released later.
-    async fn end(&mut self) {
-        let (durable, opened) = (self.durable.take(), std::mem::take(&mut self.opened));
-        if let (Some(failure), Some(durable)) = (&mut self.state.failure, &durable)
-            && let Err(lost) = durable.check_owner().await
-        {
-            // Whatever failed: another process goes on with the program, with all that this one had.
-            tracing::warn!(error = %failure, "the program has failed after another process took its directory");
-            *failure = lost;
-        }
-        let (workers, failed) = (Arc::clone(&self.workers), self.state.failure.is_some());
-        let ending = tokio::spawn(async move {
-            if let Some(durable) = &durable {
-                if !failed {
-                    durable.ended().await;
-                }
-                // Before the threads that write to it are gone.
-                durable.close().await;
-            }
-            workers.end(failed).await;
-            drop(opened);
-            if let Some(durable) = durable {
-                durable.free().await;
-            }
-        });
-        match self.state.until {
-            None => drop(ending.await),
-            Some(until) => {
-                let until = until.max(Instant::now()) + SHUTDOWN_GRACE;
-                if tokio::time::timeout_at(until, ending).await.is_err() {
-                    tracing::warn!(
-                        "the program has stopped at its deadline; its directory, its outputs and its addresses are \
-                         released when its pending writes are done"
-                    );
-                }
-            }
-        }
     }
 
     pub(super) fn step(&mut self, event: Event) {

@@ -7,6 +7,7 @@
 mod clock;
 #[allow(missing_docs)] // public to `internal` only
 mod durability;
+mod end;
 mod lane;
 mod local;
 mod mailbox;

@@ -61,7 +61,8 @@ impl StreamContext {
             return run_on(parts, Arc::new(workers), inbox, addresses, None).await;
         };
         let (durable, restored) = parts.restore(lock, parts.config.threads).await?;
-        parts.open_sinks(Some(&durable)).await?;
+        // The lock of the directory says that no former process runs.
+        parts.open_sinks(None).await?;
         let persisted = Some((&durable, &restored));
         let (workers, addresses) =
             LocalWorkers::start(&mut parts, inbox.mailbox(), persisted).await?;

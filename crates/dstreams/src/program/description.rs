@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use super::context::StreamContext;
 use super::listener::Listener;
 use crate::checkpoint::Durable;
-use crate::checkpoint::manifest::{Program, StateId};
+use crate::checkpoint::manifest::{Manifest, Program, StateId};
 use crate::checkpoint::offsets::Bound;
 use crate::checkpoint::recover::{Restored, StateDirectory};
 use crate::commit::{OpenSinks, Outputs};
@@ -184,6 +184,14 @@ impl Description {
     /// The program's directory, if it has one.
     pub fn directory(&self) -> Option<&StateDirectory> {
         self.directory.as_ref()
+    }
+
+    /// Whether there is a checkpoint of the program.
+    pub async fn has_checkpoint(&self) -> Result<bool> {
+        match &self.directory {
+            Some(directory) => Ok(Manifest::newest(&directory.store()).await?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// What an earlier process left, and the durable store of this one. If there was none, keyed data has this many

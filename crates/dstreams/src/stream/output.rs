@@ -282,7 +282,7 @@ pub struct FencingToken {
 /// ```
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    /// Called before [`Sink::open`], in the process that commits, if the program is kept in a directory.
+    /// Called before [`Sink::open`], in the master of a cluster, if the program is kept in a directory.
     ///
     /// When a standby master takes over, the process before it may still run: stopped in the middle of a commit, for
     /// example, which it completes when it goes on. It commits no batch that this process does not commit too, so a sink

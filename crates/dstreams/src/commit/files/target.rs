@@ -45,9 +45,9 @@ pub(super) struct Target {
     pub(super) disk: Disk,
 }
 
-/// The lock file, and what this process wrote into it.
+/// The lock file, which is locked as long as it is open, and what this process wrote into it.
 struct TargetLock {
-    _file: File,
+    file: File,
     holder: String,
 }
 
@@ -115,10 +115,7 @@ impl Target {
         };
         let known = self.look()?;
         *self.newest() = NewestBatch::Known(known);
-        *lock = Some(TargetLock {
-            _file: file,
-            holder,
-        });
+        *lock = Some(TargetLock { file, holder });
         Ok(known)
     }
 
@@ -136,20 +133,27 @@ impl Target {
 
     /// Fails if a later process of the program has taken the target over.
     fn check(&self) -> Result<()> {
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(TargetLock { holder, .. }) = &*lock else {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(held) = &mut *lock else {
             return Ok(());
         };
-        match self
-            .disk
-            .read(&self.directory.join(ATTEMPTS_DIR).join(LOCK))?
-        {
-            Some(found) if found != *holder => Err(Error::LostDirectory {
-                path: self.directory.display().to_string(),
-            }),
-            // Somebody has removed it.
-            _ => Ok(()),
+        let path = self.directory.join(ATTEMPTS_DIR).join(LOCK);
+        let found = self.disk.read(&path)?;
+        // It is not there if somebody has removed it.
+        if found.is_none_or(|found| found == held.holder) {
+            return Ok(());
         }
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.is_of_former(&path, token.as_ref())? {
+            // One that was stopped while it took the target over, and replaced meanwhile.
+            true => held.file = self.disk.replace_lock(&path, &held.holder)?,
+            false => {
+                return Err(Error::LostDirectory {
+                    path: self.directory.display().to_string(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Releases the target for other processes.
