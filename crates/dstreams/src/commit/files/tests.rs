@@ -444,3 +444,27 @@ fn the_lock_of_another_program_is_not_taken_over() {
     target.fence(&token("program", 9));
     assert!(matches!(target.open(), Err(Error::Locked { .. })));
 }
+
+/// A former process was stopped while it took the target over, and goes on when a later one has it.
+#[test]
+fn a_former_process_does_not_take_the_target_back() {
+    let dir = Dir::new();
+    let target = dir.target(Format::Csv);
+    target.fence(&token("program", 3));
+    target.open().unwrap();
+    let lock = dir.path().join(".attempts/lock");
+    let ours = fs::read_to_string(&lock).unwrap();
+    fs::write(&lock, "program 2 0000000000000000").unwrap();
+    write(&target, 1).unwrap();
+    assert_eq!(fs::read_to_string(&lock).unwrap(), ours);
+    assert_eq!(dir.visible(), wanted(Format::Csv, 1));
+    for theirs in [
+        "program 4 0000000000000000",
+        "another 2 0000000000000000",
+        "",
+    ] {
+        fs::write(&lock, theirs).unwrap();
+        let error = write(&target, 2).unwrap_err();
+        assert!(matches!(error, Error::LostDirectory { .. }), "{error}");
+    }
+}
