@@ -112,13 +112,17 @@ fn a_worker_that_is_cut_off_one_way_is_given_up_within_the_bound() {
         setup.silence = Duration::from_millis(BOUND_MS);
         let scene = Scene::open(setup).await;
         let pid = scene.workers[0].pid();
-        let ways = [(true, LossReason::Silent), (false, LossReason::Unanswered)];
+        // Without acknowledgements, the worker's system may hold back what the worker says, so that it is silent too.
+        let ways = [
+            (true, &[LossReason::Silent][..]),
+            (false, &[LossReason::Unanswered, LossReason::Silent]),
+        ];
         for (n, (to_master, why)) in (1..).zip(ways) {
             scene.batches(2).await;
             network.one_way(0, to_master, "add");
             let lost = loss_of(&scene, pid, n).await;
             println!("{lost:?}");
-            assert_eq!(lost.why, why, "{lost:?}");
+            assert!(why.contains(&lost.why), "{lost:?}");
             assert!((LEAST_MS..=BOUND_MS).contains(&lost.after_ms), "{lost:?}");
             scene.batches(4).await;
             scene.acknowledged(50).await;
