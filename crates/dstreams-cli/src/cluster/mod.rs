@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dstreams_cluster::app::{Change, ClusterArgs, Members, gather};
-use dstreams_cluster::{ClusterStatus, Master, WorkerStatus};
+use dstreams_cluster::{ClusterStatus, Master, MasterOptions, WorkerStatus};
 use tokio::time::sleep;
 
 use self::child_processes::Children;
@@ -41,6 +41,18 @@ pub struct Workers {
     report_to: ReportTo,
 }
 
+/// The options of a master of the program that waits for `wanted` workers.
+fn options(
+    program: &Program,
+    args: &ClusterArgs,
+    listen: &str,
+    wanted: u16,
+) -> Result<MasterOptions, Error> {
+    let mut options = args.options(listen, wanted.into())?;
+    options.arguments = program.arguments();
+    Ok(options)
+}
+
 impl Gathering {
     /// Listens for `wanted` workers that others start.
     pub async fn others(
@@ -50,8 +62,7 @@ impl Gathering {
         wanted: u16,
     ) -> Result<Self, Error> {
         let (ctx, found) = describe_with_results(program)?;
-        let mut options = args.options(listen, wanted.into())?;
-        options.arguments = program.arguments();
+        let options = options(program, args, listen, wanted)?;
         Ok(Gathering {
             master: Master::listen(ctx, options).await?,
             found,
@@ -59,7 +70,7 @@ impl Gathering {
         })
     }
 
-    /// Waits until no other master leads the program, then listens likewise. `None` if the program has ended meanwhile.
+    /// Waits until no other master leads the program, then listens in the same way. `None` if the program has ended meanwhile.
     pub async fn stand_by(
         program: &Program,
         args: &ClusterArgs,
@@ -67,8 +78,7 @@ impl Gathering {
         wanted: u16,
     ) -> Result<Option<Self>, Error> {
         let (ctx, found) = describe_with_results(program)?;
-        let mut options = args.options(listen, wanted.into())?;
-        options.arguments = program.arguments();
+        let options = options(program, args, listen, wanted)?;
         let master = Master::stand_by(ctx, options).await?;
         Ok(master.map(|master| Gathering {
             master,

@@ -228,8 +228,7 @@ impl WorkerArgs {
     /// The options of a worker.
     pub(super) fn options(&self) -> Result<WorkerOptions, Error> {
         let masters = self.masters.addresses();
-        let mut options = WorkerOptions::new("");
-        options.masters = masters.to_vec();
+        let mut options = WorkerOptions::new(&masters.join(","));
         options.listen = self.listen.clone().unwrap_or_else(|| beside(masters));
         options.token = self.secret.read()?;
         options.retry = self.retry;

@@ -117,14 +117,14 @@ impl Master {
     /// it leads at once. Start all masters of a program like this, with the same directory, and give their addresses to
     /// workers and clients.
     ///
-    /// The new master goes on as after a restart, from the newest checkpoint and the journals. It waits for
+    /// The new master resumes as after a restart, from the newest checkpoint and the journals. It waits for
     /// [`MasterOptions::workers`] workers, but once there is a checkpoint no longer than ten seconds if one is there.
     pub async fn stand_by(context: StreamContext, options: MasterOptions) -> Result<Option<Self>> {
         let parts = describe(context, &options)?;
         let directory = parts.directory().map(|directory| directory.dir.clone());
         let directory = directory.ok_or_else(|| dstreams::Error::Config {
             setting: "standby",
-            message: "a standby goes on from the directory of the program, and this one has none: keep it in one \
+            message: "a standby resumes from the directory of the program, and this one has none: keep it in one \
                       (`StreamContext::persist_in`) that all masters and workers see"
                 .into(),
         })?;

@@ -48,7 +48,7 @@ pub fn tick(length: Duration) -> Duration {
     length / TICKS
 }
 
-/// What a standby finds in the directory.
+/// The state of the directory at one look of a standby.
 #[derive(Clone, Debug)]
 pub struct LeaseLook {
     /// The lease; `None` if the directory has none, as without a leader, or under a program on one machine.
@@ -59,7 +59,7 @@ pub struct LeaseLook {
     pub is_local: bool,
 }
 
-/// What the standby does next.
+/// The next action of a standby.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum LeaseVerdict {
     /// Look again after a tick.

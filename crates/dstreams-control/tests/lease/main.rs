@@ -252,7 +252,7 @@ impl World {
         }))
     }
 
-    /// What is wrong after a step from `before`.
+    /// The invariant that a step from `before` violates, if any.
     fn wrong(&self, before: &World, fault: Option<Fault>) -> Option<String> {
         if !self.acknowledged.starts_with(&before.acknowledged) {
             return Some(format!(

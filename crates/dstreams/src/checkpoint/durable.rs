@@ -123,7 +123,7 @@ impl Durable {
         on_disk(async move { this.checkpoints.owner().check() }).await
     }
 
-    /// What distinguishes this process from the others of the program.
+    /// The fencing token of this process: its number among all processes of the program.
     pub fn fencing_token(&self) -> FencingToken {
         FencingToken {
             program: self.program.clone(),
@@ -320,7 +320,7 @@ impl Durable {
         }
     }
 
-    /// The program has ended as it should: no standby goes on with it.
+    /// The program has ended without a failure: no standby may take it over.
     pub async fn ended(self: &Arc<Self>) {
         let this = Arc::clone(self);
         let told = tokio::task::spawn_blocking(move || {

@@ -239,8 +239,8 @@ impl Manifest {
         self.remove_old(store, owner, old).await
     }
 
-    /// The same for a process that goes on from this checkpoint. If others before it may still run (`shared`), and write
-    /// later checkpoints, files of these stay.
+    /// The same for a process that resumes from this checkpoint. If earlier processes may still run (`shared`), the files of
+    /// checkpoints that they may yet publish stay.
     pub async fn remove_earlier(&self, store: &Store, owner: &Owner, shared: bool) -> Result<()> {
         let own = |of: &StateFile| of.tried <= self.number && of.incarnation <= self.incarnation;
         let old = |of: StateFile| !shared || own(&of);
@@ -289,7 +289,7 @@ fn is_unfinished(name: &str) -> bool {
     rest.is_some_and(|(_, rest)| rest.starts_with('.') && rest.ends_with(".tmp"))
 }
 
-/// What the name of a file with bytes of states says.
+/// The attempt and the process in the name of a file of states.
 struct StateFile {
     /// The number of the attempt at a checkpoint.
     tried: u64,
@@ -393,7 +393,7 @@ mod tests {
         (left, removed)
     }
 
-    /// Checkpoint 12 is of process 3. That one may still run when process 4 goes on, and 4 when 5 does.
+    /// Process 3 wrote checkpoint 12. It may still run after process 4 has taken over, and so may 4 after 5.
     #[tokio::test]
     async fn only_files_that_no_process_needs_are_removed() {
         let file = |number, process: &str| state_file(number, process);

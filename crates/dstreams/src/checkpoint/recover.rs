@@ -279,14 +279,13 @@ pub(super) async fn recover(
 
 /// Reads the journal of the master; returns the file in which it continues too.
 fn read_journal(lock: &DirLock, dir: &Path) -> Result<(JournalContents, NextSegment)> {
-    let found = match lock.has_standbys() {
-        true => read_shared(dir, lock.owner())?,
-        false => read(dir)?,
-    };
-    let next = match lock.has_standbys() {
-        true => found.follow(),
-        false => found.next(),
-    };
+    if lock.has_standbys() {
+        let found = read_shared(dir, lock.owner())?;
+        let next = found.follow();
+        return Ok((found, next));
+    }
+    let found = read(dir)?;
+    let next = found.next();
     Ok((found, next))
 }
 

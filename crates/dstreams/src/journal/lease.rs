@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::lock::{DirLock, LOCK, Owner, lock_file, make_dir};
+use super::sync::remove_unfinished;
 use crate::error::{Error, Result};
 
 /// The name of the file.
@@ -106,25 +107,6 @@ fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Removes what processes that were killed have left half written.
-fn remove_unfinished(dir: &Path) -> Result<()> {
-    let failed = |error| Error::file("read", dir, error);
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let rest = name.and_then(|name| name.strip_suffix(".tmp")?.strip_prefix('.'));
-        if rest.is_some_and(|rest| {
-            [LEASE, LOCK]
-                .iter()
-                .any(|of| rest.split('.').next() == Some(of))
-        }) {
-            // A process that still writes it is not the owner any more.
-            let _ = std::fs::remove_file(&path);
-        }
-    }
-    Ok(())
-}
-
 /// Identifies the boot of this machine; empty if that is unknown.
 fn machine() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
@@ -147,7 +129,7 @@ struct Keeper {
 impl LeaseKeeper {
     /// Writes the first lease of this owner: before its name is in the lock, so that no standby finds it without one.
     pub fn first(dir: &Path, owner: &Owner, length: Duration) -> Result<Self> {
-        remove_unfinished(dir)?;
+        remove_unfinished(dir, &[".lease.", ".lock."])?;
         let lease = LeaseFile {
             holder: owner.name.clone(),
             machine: machine(),

@@ -11,7 +11,7 @@ use super::lock::{Owner, random_name};
 use super::output::SegmentFile;
 use super::read::{NextSegment, files};
 use super::segment;
-use super::sync::sync_dir;
+use super::sync::{remove_unfinished, sync_dir};
 use crate::crash::point;
 use crate::encoding::ByteChunks;
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ impl Journal {
         opening: Option<Opening>,
         owner: Option<Owner>,
     ) -> Result<Self> {
-        remove_unfinished(dir)?;
+        remove_unfinished(dir, &[".journal-"])?;
         let file = match &next.again {
             Some(again) => OpenSegment::replace(dir, &next, opening.as_ref(), again)?,
             None => {
@@ -199,22 +199,6 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Removes files that processes which were killed have not completed. One that still makes such a file fails.
-fn remove_unfinished(dir: &Path) -> Result<()> {
-    let failed = |error| Error::file("read", dir, error);
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name.starts_with(".journal-") && name.ends_with(".tmp"))
-            && let Err(error) = std::fs::remove_file(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(Error::file("remove", &path, error));
-        }
-    }
-    Ok(())
 }
 
 /// The file being written.
