@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use datafusion::arrow::datatypes::SchemaRef;
 use dstreams_control::durable::CheckpointedBlocks;
 use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
 use futures::stream::BoxStream;
+use tokio::time::sleep;
 
 use super::block_journal::{self, Ended, dir_of};
 use super::lineage::Lineage;
@@ -29,6 +31,9 @@ use crate::stream::output::FencingToken;
 
 /// How often the files are read at most, each time that a former process is found to have continued them.
 const RECOVERY_TRIES: u32 = 5;
+/// How often a process that writes nothing looks whether the directory is still its own, and how long a program goes on
+/// once its journal has failed.
+const OWNER_PAUSE: Duration = Duration::from_secs(1);
 
 /// A program on disk: its journal and its checkpoints, in one directory.
 pub struct Durable {
@@ -121,6 +126,27 @@ impl Durable {
     pub async fn check_owner(self: &Arc<Self>) -> Result<()> {
         let this = Arc::clone(self);
         on_disk(async move { this.checkpoints.owner().check() }).await
+    }
+
+    /// Waits until this process can no longer keep the program: its journal has failed, or the directory is not its own
+    /// any more. Returns the reason, a moment later: who waits for an entry learns it first.
+    pub async fn lost(self: &Arc<Self>) -> Error {
+        let taken = async {
+            loop {
+                sleep(OWNER_PAUSE).await;
+                if let Err(lost @ Error::LostDirectory { .. }) = self.check_owner().await {
+                    return lost;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            end = self.synced(Ticket::END) => {
+                sleep(OWNER_PAUSE).await;
+                end.err().unwrap_or(Error::NotRunning)
+            }
+            lost = taken => lost,
+        }
     }
 
     /// The fencing token of this process: its number among all processes of the program.

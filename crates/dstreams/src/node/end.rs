@@ -1,10 +1,11 @@
-//! The end of a program: what is released.
+//! The end of a program: what ends it though nobody asks for that, and what is released.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::mailbox::Message;
 use super::master::Master;
 use crate::error::Error;
 
@@ -13,6 +14,24 @@ use crate::error::Error;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 impl Master {
+    /// From now on, the program ends when it loses its journal or its directory. The batch that would find out may be
+    /// waiting, for workers or for an interval in which something happens.
+    pub(super) fn end_without_its_directory(&self) {
+        let Some(durable) = self.durable.clone() else {
+            return;
+        };
+        let (over, messages) = (self.over.clone(), self.messages.clone());
+        tokio::spawn(async move {
+            if let Some(lost) = over.run_until_cancelled(durable.lost()).await {
+                let failure = Some(lost);
+                let _ = messages.send(Message::Stop {
+                    graceful: false,
+                    failure,
+                });
+            }
+        });
+    }
+
     /// Releases all resources. What is not released soon after a deadline is released later.
     pub(super) async fn end(&mut self) {
         let (durable, opened) = (self.durable.take(), std::mem::take(&mut self.opened));

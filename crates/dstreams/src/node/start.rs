@@ -237,6 +237,7 @@ fn begin(
         state,
     };
     master.begin();
+    master.end_without_its_directory();
     tokio::spawn(master.run(inbox, ended));
     Ok(Running {
         addresses,

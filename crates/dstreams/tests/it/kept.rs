@@ -7,10 +7,10 @@ use std::sync::Arc;
 use dstreams::agg::{count, sum};
 use dstreams::datafusion::object_store::memory::InMemory;
 use dstreams::datafusion::object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use dstreams::{BatchTime, Queue, StreamContext};
+use dstreams::{BatchTime, Error, Queue, StreamContext};
 
 use crate::dir::Dir;
-use crate::program::{INTERVAL, Live, Program, block_on, small};
+use crate::program::{INTERVAL, Live, Program, block_on, small, soon};
 use crate::watched::{Answer, Asked, Watched};
 
 /// The newest file with this prefix.
@@ -492,6 +492,20 @@ fn a_program_ends_when_its_directory_is_removed() {
         dir.1.set(dir.1.get() + 2);
         let found = Kept::new(&dir, "counts", false, |_| ()).run("c", 1).await;
         assert!(found.starts_with(&counted(&[("a", 1)])), "{found:?}");
+    });
+}
+
+/// The same while nothing is received and no interval ends.
+#[test]
+fn a_program_that_does_nothing_ends_when_its_directory_is_removed() {
+    let dir = Place::new();
+    block_on(async {
+        let live = Kept::new(&dir, "counts", false, |_| ());
+        let running = live.program.start().await;
+        std::fs::remove_dir_all(dir.0.path()).unwrap();
+        let ended = soon("the end", running.running.await_termination(None)).await;
+        let ended = ended.unwrap_err();
+        assert!(matches!(ended, Error::LostDirectory { .. }), "{ended}");
     });
 }
 
