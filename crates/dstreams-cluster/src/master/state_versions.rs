@@ -113,6 +113,9 @@ impl StateVersions {
             self.behind.remove(&at);
         }
         let copy = copy.or(known).unwrap_or_default();
+        // What a standby was told to install may be reported when it has become the primary, and has run later batches.
+        let newest = self.installed.get(&at).filter(|(_, of)| *of == copy);
+        let version = newest.map_or(version, |(newest, _)| version.max(*newest));
         let made = |it: &Restoring| it.copy == copy && it.batch <= version;
         if self.restoring.get(&partition).is_some_and(made) {
             self.restoring.remove(&partition);
@@ -183,6 +186,24 @@ mod tests {
         assert!(!install(&mut versions, 200, 2));
         // A late failure of a batch that it has is ignored.
         assert!(!miss(&mut versions, 200));
+    }
+
+    /// A standby that takes over runs a batch while it still tries to install it, or the one before, from the lost primary.
+    #[test]
+    fn a_late_report_of_an_older_batch_changes_nothing() {
+        let worker = WorkerId(1);
+        let mut versions = StateVersions::default();
+        versions.install(worker, 0, BatchTime(100), Some(1));
+        versions.install(worker, 0, BatchTime(200), None);
+        versions.install(worker, 0, BatchTime(300), None);
+        assert_eq!(
+            versions.install(worker, 0, BatchTime(200), Some(1)),
+            Some(1)
+        );
+        assert_eq!(versions.version(worker, 0), Some(BatchTime(300)));
+        // Another copy may be older.
+        versions.install(worker, 0, BatchTime(200), Some(2));
+        assert_eq!(versions.version(worker, 0), Some(BatchTime(200)));
     }
 
     /// Reports of a copy that was not asked for do not end a restoration.
