@@ -131,9 +131,10 @@ fn table(master: &str, status: &ClusterStatus) -> String {
     }
     if status.adopted + u64::from(status.rebuilds) > 0 {
         let (read, rebuilds) = (status.adopted, status.rebuilds);
+        let partitions = status.rebuilt_partitions;
         let _ = writeln!(
             text,
-            "{read} journal(s) of lost workers read, state rebuilt {rebuilds} time(s)"
+            "{read} journal(s) of lost workers read, state rebuilt {rebuilds} time(s), {partitions} partition(s)"
         );
     }
     if let copies @ 1.. = status.task_copies {

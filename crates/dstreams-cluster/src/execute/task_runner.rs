@@ -105,6 +105,9 @@ impl TaskRunner {
         point("execute:task");
         let template = self.plans.of(header.many);
         let step = &template.steps[header.step];
+        if header.work == TaskWork::Rebuild && self.has(step, spec.task, header.batch) {
+            return self.leave(header, spec.task, vec![Vec::new()], schema);
+        }
         let mut datasets = Gathered::default();
         for (wire, rows) in wires {
             let partition = if wire.whole {
@@ -129,14 +132,15 @@ impl TaskRunner {
         }
         let output = match (header.work, step) {
             (TaskWork::Hold, _) => vec![datasets.only()],
-            (TaskWork::Step, Step::State(window)) => {
+            (_, Step::State(window)) => {
                 let delta = datasets.only();
                 let takes_in = window.input_at.has(header.batch);
-                if takes_in {
+                if takes_in && header.work != TaskWork::Rebuild {
                     // For the standby, which installs it after the batch.
                     self.cache_partition(header, window.from, spec.task, &delta)?;
                 }
-                let (at, due) = (window.state, window.at.has(header.batch));
+                let due = header.work == TaskWork::Step && window.at.has(header.batch);
+                let at = window.state;
                 // Closures of the program may run in it.
                 let installed = catch_unwind(AssertUnwindSafe(|| {
                     // Until its rows are read. I6, and lock order L5 (ARCHITECTURE.md).
@@ -152,7 +156,7 @@ impl TaskRunner {
                 let rows = rows.map_err(|error| error.of(&window.operator))?;
                 vec![rows.unwrap_or_default()]
             }
-            (TaskWork::Step, Step::Probe(step)) => {
+            (_, Step::Probe(step)) => {
                 let rows = datasets.take(step.from);
                 let probed = catch_unwind(AssertUnwindSafe(|| {
                     self.probe(header, step, spec.task, &rows)
@@ -160,7 +164,7 @@ impl TaskRunner {
                 let rows = probed.map_err(|panic| panicked(&step.operator, &*panic))?;
                 vec![rows.map_err(|error| error.of(&step.operator))?]
             }
-            (TaskWork::Step, Step::Run(stage)) => {
+            (_, Step::Run(stage)) => {
                 let datasets = datasets.into_datasets(header.batch, template.slots);
                 self.stage(stage, spec.task, datasets, header).await?
             }
@@ -168,6 +172,14 @@ impl TaskRunner {
         let left = self.leave(header, spec.task, output, schema);
         point("execute:done");
         left
+    }
+
+    /// Whether a partition of the step's state has the batch.
+    fn has(&self, step: &Step, partition: usize, batch: BatchTime) -> bool {
+        let Step::State(step) = step else {
+            return false;
+        };
+        self.states.versions(partition)[step.state] >= Some(batch)
     }
 
     /// Rejects changes by tasks of runs before this era from now on. Does not wait for those in progress: see

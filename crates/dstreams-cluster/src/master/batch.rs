@@ -106,9 +106,7 @@ impl BatchRunner {
         attempt: u32,
         (blocks, wanted): (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
-        // A batch that is replayed follows one that committed.
-        let after = before.filter(|_| wanted == Wanted::All);
-        let after = after.map(|before| before.batch);
+        let after = before.map(|before| before.batch);
         let (mut began, mut pause) = (Instant::now(), PAUSE);
         let mut era = self.hub.lock().versions.era();
         loop {
@@ -189,7 +187,8 @@ impl BatchRunner {
         let inputs = self
             .rows
             .inputs(blocks, if many { self.plans.tasks } else { 1 })?;
-        let (shape, new) = self.shapes.of(&self.plans, many, batch)?;
+        let states_alone = wanted != Wanted::All;
+        let (shape, new) = self.shapes.of(&self.plans, (many, states_alone), batch)?;
         let primaries: Vec<_> = snapshot
             .assignments
             .iter()
@@ -203,6 +202,7 @@ impl BatchRunner {
                 batch,
                 before,
                 attempt,
+                rebuilds: wanted == Wanted::Lost,
                 era: snapshot.era,
                 inputs: &inputs,
                 primaries: &primaries,
@@ -235,12 +235,16 @@ impl BatchRunner {
         }
         if self.states.any() {
             gate.opened().await;
-            let due = states(template, &shape);
-            let installed = (batch, before, attempt);
-            self.states.install(installed, &due, snapshot).await?;
+            if wanted == Wanted::Lost {
+                self.states.rebuilt(batch, snapshot)?;
+            } else {
+                let due = states(template, &shape);
+                let installed = (batch, before, attempt);
+                self.states.install(installed, &due, snapshot).await?;
+            }
         }
         let mut outputs = Vec::new();
-        if wanted == Wanted::States {
+        if states_alone {
             // Outputs are committed already: sinks must not prepare them again.
             return Ok(outputs);
         }
@@ -274,6 +278,8 @@ pub enum Wanted {
     All,
     /// Only states: the batch has committed already.
     States,
+    /// The same, of partitions that were lost.
+    Lost,
 }
 
 /// Whether a machine or the engine failed, not the program or a sink.

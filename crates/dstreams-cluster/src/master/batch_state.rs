@@ -176,19 +176,7 @@ impl BatchStates {
         states: &[(usize, usize)],
         snapshot: &Snapshot,
     ) -> Result<(), Error> {
-        let current = self.hub.change(|state| {
-            let current = state.versions.era() == snapshot.era;
-            if current {
-                for (partition, ran) in (0u32..).zip(&snapshot.assignments) {
-                    state.installed(ran.primary, partition, batch, None);
-                }
-            }
-            current
-        });
-        if !current {
-            let message = format!("states were rebuilt since this run of batch {batch} began");
-            return Err(retryable(message));
-        }
+        self.ran(batch, snapshot, |_| true)?;
         let (mut told, mut waiting) = (BTreeSet::new(), Vec::new());
         // A standby that is still receiving the whole state catches up by itself; a lost one never will.
         self.hub
@@ -221,6 +209,37 @@ impl BatchStates {
             })
             .await;
         Ok(())
+    }
+
+    /// Records that the primaries of lost partitions have a batch again. No standby needs its changes: it gets a copy of the
+    /// state once that is rebuilt.
+    pub fn rebuilt(&self, batch: BatchTime, snapshot: &Snapshot) -> Result<(), Error> {
+        self.ran(batch, snapshot, |version| version < Some(batch))
+    }
+
+    /// Records that the primaries have a batch, those whose version is `behind`. Fails if the states were rebuilt since the
+    /// snapshot: what this run has changed is gone.
+    fn ran(
+        &self,
+        batch: BatchTime,
+        snapshot: &Snapshot,
+        behind: impl Fn(Option<BatchTime>) -> bool,
+    ) -> Result<(), Error> {
+        let current = self.hub.change(|state| {
+            let current = state.versions.era() == snapshot.era;
+            for (partition, of) in (0u32..).zip(&snapshot.assignments).filter(|_| current) {
+                if behind(state.versions.version(of.primary, partition)) {
+                    state.installed(of.primary, partition, batch, None);
+                }
+            }
+            current
+        });
+        match current {
+            true => Ok(()),
+            false => Err(retryable(format!(
+                "states were rebuilt since this run of batch {batch} began"
+            ))),
+        }
     }
 
     /// The slots of deltas of states, in both templates.

@@ -34,12 +34,14 @@ pub struct ClusterWorkers {
 }
 
 impl ClusterWorkers {
-    /// Rebuilds the state as of the last commit; hold the lock of [`rebuilds`](Self::rebuilds).
-    pub async fn rebuild(&self, from: &RecoverySource) -> Result<()> {
+    /// Rebuilds the state as of the last commit: `all` of it, or what was lost. Hold the lock of
+    /// [`rebuilds`](Self::rebuilds).
+    pub async fn rebuild(&self, from: &RecoverySource, all: bool) -> Result<()> {
         let rebuild = StateRebuild {
             hub: &self.hub,
             batches: &self.batches,
             from,
+            all,
             interval_ms: self.interval_ms,
         };
         rebuild.run().await
@@ -120,7 +122,7 @@ impl Workers for ClusterWorkers {
 
     async fn recover_state(&self, from: RecoverySource) -> Result<()> {
         let _alone = self.rebuilds.lock().await;
-        self.rebuild(&from).await
+        self.rebuild(&from, true).await
     }
 
     fn forget(&self, batch: BatchTime, blocks: &[BlockId]) {

@@ -58,7 +58,8 @@ impl Hub {
             state.receivers.add_of_masters(restored.receivers());
             if let Some(batch) = restored.batch() {
                 let sources = |partition| restored.sources(partition);
-                state.versions.restore(partitions, batch, 1, sources);
+                let all = (0..partitions as u32).map(|partition| (partition, 1));
+                state.versions.restore(all, batch, sources);
             }
         }
         state.configure(config);

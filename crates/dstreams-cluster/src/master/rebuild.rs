@@ -1,29 +1,38 @@
-//! [`StateRebuild`]: the state as of the last committed batch is rebuilt: after a batch was set aside, since tasks of the
-//! batch may have changed it, and after all workers that had a partition were lost.
+//! [`StateRebuild`]: the state as of the last committed batch is rebuilt: all of it after a batch was set aside, since tasks
+//! of the batch may have changed it; and what was lost, after all workers that had a partition were lost.
 //!
 //! Primaries that live stay the same. They restore the newest checkpoint; the committed batches after it are replayed
-//! for their state alone, on blocks of the journals. If a primary is lost meanwhile, the whole procedure restarts.
-//! Until it is complete no partition has a standby; copies are made afterwards.
+//! for their state alone, on blocks of the journals, several at once: the first stages of a batch run while those before it
+//! are installed. Partitions that were not lost stay as they are, unless a state needs rows of another state as of earlier
+//! batches. If all workers with a partition are lost meanwhile, the batches are replayed again for that partition.
+//! A partition that is rebuilt has no standby; it is copied afterwards.
 
 use std::time::Instant;
 
-use dstreams::internal::{RecoveryBatch, RecoverySource, point};
+use dstreams::internal::{PreviousBatch, RecoveryBatch, RecoverySource, point};
 use dstreams::{Error, Result};
 use dstreams_control::BlockId;
 use dstreams_control::cluster::ClusterEvent;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
 
 use super::batch::{BatchRunner, Wanted};
+use super::cluster_state::ClusterState;
 use super::hub::Hub;
 use crate::link::ToWorker;
 
 /// The most tries to rebuild the state, each ended by the loss of a primary.
 const MAX_ROUNDS: u32 = 10;
+/// Batches that are replayed at once. Their blocks are in memory.
+const AT_ONCE: usize = 3;
 
 /// A rebuild of the state from the newest checkpoint and the batches since.
 pub struct StateRebuild<'a> {
     pub hub: &'a Hub,
     pub batches: &'a BatchRunner,
     pub from: &'a RecoverySource,
+    /// All partitions, not only those that were lost.
+    pub all: bool,
     pub interval_ms: u64,
 }
 
@@ -54,11 +63,7 @@ impl StateRebuild<'_> {
         for round in 1..=MAX_ROUNDS {
             // Before anything can see an older version.
             states.commit(Some(self.from.batch()));
-            self.hub.change(|state| {
-                let void = state.versions.invalidate(self.from, states.plans.tasks);
-                state.roster.broadcast(&void);
-                state.step(ClusterEvent::StateInvalidated);
-            });
+            self.hub.change(|state| self.begin(state));
             tokio::select! {
                 done = self.run_since() => return done,
                 () = self.hub.until(|state| state.versions.recovery.is_lost().then_some(())) => {
@@ -73,21 +78,44 @@ impl StateRebuild<'_> {
         Err(Error::LostState { message })
     }
 
+    /// Has primaries restore the checkpoint.
+    fn begin(&self, state: &mut ClusterState) {
+        if self.all {
+            let partitions = self.batches.states.partitions();
+            let void = state.versions.invalidate(self.from, partitions);
+            state.roster.broadcast(&void);
+            return state.step(ClusterEvent::StateInvalidated);
+        }
+        let (void, lost) = state.versions.restore_lost(self.from);
+        tracing::info!(partitions = ?lost, "rebuilding lost partitions");
+        state.roster.broadcast(&void);
+        for partition in lost {
+            let primary = state.machine().primary(partition);
+            // One that comes later gets it with its assignment.
+            if let Some((primary, restore)) = primary.zip(state.versions.restore_message(partition))
+            {
+                state.roster.send(primary, &restore);
+            }
+        }
+    }
+
     async fn run_since(&self) -> Result<()> {
         let states = &self.batches.states;
         let mut sequence = self.from.sequence(self.interval_ms);
-        for of_batch in &self.from.batches {
-            let batch = of_batch.batch;
-            // One batch at a time: all of them may be more than fits into memory.
-            for (input, block) in self.from.blocks(of_batch).await? {
-                let receiver = (block.meta.id.receiver, input);
-                self.hub.lock().receivers.add_of_masters([receiver]);
-                self.batches.rows.store.insert(block);
+        let mut waiting = self.from.batches.iter();
+        let mut replays = FuturesOrdered::new();
+        loop {
+            while replays.len() < AT_ONCE
+                && let Some(batch) = waiting.next()
+            {
+                let before = sequence.next(batch.batch);
+                replays.push_back(self.replay(batch, before).boxed());
             }
-            let blocks: Vec<_> = of_batch.blocks().copied().collect();
-            let wanted = (&blocks[..], Wanted::States);
-            let before = sequence.next(batch);
-            self.batches.run(batch, before, 1, wanted).await?;
+            let Some(replayed) = replays.next().await else {
+                break;
+            };
+            let of_batch = replayed?;
+            let batch = of_batch.batch;
             point("aside:again");
             states.commit(Some(batch));
             self.forget(of_batch);
@@ -99,6 +127,23 @@ impl StateRebuild<'_> {
         // Even if no batch ran: waits until the primaries have the checkpoint.
         states.snapshot(None).await;
         Ok(())
+    }
+
+    /// Runs a batch again, which changes state once the batch before is installed.
+    async fn replay<'a>(
+        &self,
+        of_batch: &'a RecoveryBatch,
+        before: Option<PreviousBatch>,
+    ) -> Result<&'a RecoveryBatch> {
+        for (input, block) in self.from.blocks(of_batch).await? {
+            let receiver = (block.meta.id.receiver, input);
+            self.hub.lock().receivers.add_of_masters([receiver]);
+            self.batches.rows.store.insert(block);
+        }
+        let blocks: Vec<_> = of_batch.blocks().copied().collect();
+        let wanted = (&blocks[..], Wanted::Lost);
+        self.batches.run(of_batch.batch, before, 1, wanted).await?;
+        Ok(of_batch)
     }
 
     fn forget(&self, batch: &RecoveryBatch) {

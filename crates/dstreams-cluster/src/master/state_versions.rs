@@ -21,6 +21,10 @@ pub struct StateVersions {
     behind: HashMap<(WorkerId, u32), BatchTime>,
     /// Partitions that are not restored from the checkpoint yet.
     restoring: BTreeMap<u32, Restoring>,
+    /// Partitions that are lost, and not being restored: with the copy that the next primary starts with.
+    lost: BTreeMap<u32, u64>,
+    /// Number of partitions that were restored to be rebuilt.
+    pub rebuilt: u64,
     /// When the state is rebuilt, and which batches may be committed meanwhile.
     pub recovery: Recovery,
     /// Whether lost state can be rebuilt in this process: from a checkpoint and journals.
@@ -35,30 +39,50 @@ struct Restoring {
 }
 
 impl StateVersions {
-    /// Has the primary of each partition restore it from the checkpoint of `batch`, in the copy with this number.
+    /// Has the primaries of these partitions restore them from the checkpoint of `batch`, in the copies with these
+    /// numbers. What was reported about them before does not count.
     pub fn restore(
         &mut self,
-        partitions: usize,
+        partitions: impl IntoIterator<Item = (u32, u64)>,
         batch: BatchTime,
-        copy: u64,
         sources: impl Fn(usize) -> Vec<Vec<PartAt>>,
     ) {
-        let restoring = |partition: u32| Restoring {
-            batch,
-            sources: sources(partition as usize),
-            copy,
-        };
-        let partitions = 0..partitions as u32;
-        self.restoring = partitions.map(|at| (at, restoring(at))).collect();
+        for (partition, copy) in partitions {
+            let sources = sources(partition as usize);
+            let restoring = Restoring {
+                batch,
+                sources,
+                copy,
+            };
+            self.restoring.insert(partition, restoring);
+            self.lost.remove(&partition);
+            self.installed.retain(|(_, of), _| *of != partition);
+            self.behind.retain(|(_, of), _| *of != partition);
+        }
     }
 
-    /// Forgets all versions: primaries restore the state from a checkpoint, or start empty. Returns the message that
-    /// makes workers discard theirs, and all changes by tasks that began before.
+    /// Begins to rebuild all partitions: primaries restore them from a checkpoint, or start empty. Returns the message that
+    /// makes workers discard all changes by tasks that began before.
     pub fn invalidate(&mut self, from: &RecoverySource, partitions: usize) -> ToWorker {
         self.recovery.begin();
-        self.installed.clear();
-        self.behind.clear();
-        self.restore(partitions, from.batch(), 0, |at| from.sources(at));
+        self.rebuilt += partitions as u64;
+        // The state machine gives the numbers of the copies.
+        let all = (0..partitions as u32).map(|partition| (partition, 0));
+        self.restore(all, from.batch(), |at| from.sources(at));
+        self.void()
+    }
+
+    /// The same for the partitions that were lost. Returns them too.
+    pub fn restore_lost(&mut self, from: &RecoverySource) -> (ToWorker, Vec<u32>) {
+        self.recovery.begin();
+        let lost = std::mem::take(&mut self.lost);
+        self.rebuilt += lost.len() as u64;
+        let partitions = lost.keys().copied().collect();
+        self.restore(lost, from.batch(), |at| from.sources(at));
+        (self.void(), partitions)
+    }
+
+    fn void(&self) -> ToWorker {
         let era = self.recovery.era();
         ToWorker::Void { era }
     }
@@ -84,7 +108,10 @@ impl StateVersions {
     pub fn lose_partition(&mut self, partition: u32, copy: u64) -> Result<(), Error> {
         match self.restoring.get_mut(&partition) {
             Some(restoring) => restoring.copy = copy,
-            None if self.recoverable || self.recovery.is_running() => self.recovery.lost(),
+            None if self.recoverable || self.recovery.is_running() => {
+                self.lost.insert(partition, copy);
+                self.recovery.lost();
+            }
             None => return Err(lost_state(partition)),
         }
         Ok(())
@@ -211,7 +238,7 @@ mod tests {
     fn a_partition_is_restored_until_its_primary_has_the_copy_that_was_asked_for() {
         let [first, second] = [WorkerId(1), WorkerId(2)];
         let mut versions = StateVersions::default();
-        versions.restore(1, BatchTime(300), 1, |_| Vec::new());
+        versions.restore([(0, 1)], BatchTime(300), |_| Vec::new());
         let copy_to_restore = |versions: &StateVersions| match versions.restore_message(0) {
             Some(ToWorker::Restore { copy, .. }) => Some(copy),
             _ => None,

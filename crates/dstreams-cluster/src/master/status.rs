@@ -25,10 +25,13 @@ pub struct ClusterStatus {
     /// Lost workers whose journals were read, since blocks of theirs were stored nowhere else.
     #[serde(default)]
     pub adopted: u64,
-    /// How often the state was rebuilt from a checkpoint and the journals: all workers that had a partition were lost,
+    /// How often state was rebuilt from a checkpoint and the journals: all workers that had a partition were lost,
     /// or a batch was set aside.
     #[serde(default)]
     pub rebuilds: u32,
+    /// Partitions of state that were rebuilt, each time counted.
+    #[serde(default)]
+    pub rebuilt_partitions: u64,
     /// Copies of slow tasks that were started: see [`MasterOptions::speculation`](crate::MasterOptions::speculation).
     #[serde(default)]
     pub task_copies: u64,
@@ -118,6 +121,7 @@ impl BatchWatch {
         status.lost = state.losses.newest();
         status.adopted = state.adopted;
         status.rebuilds = state.versions.era();
+        status.rebuilt_partitions = state.versions.rebuilt;
         let mut dead_letters: BTreeMap<String, u64> = BTreeMap::new();
         let assignments: Vec<_> = state.assignments(128).collect();
         for (id, worker) in state.roster.all() {

@@ -9,6 +9,7 @@ use dstreams::internal::{Description, Durable, point};
 
 use super::cluster_state::ClusterState;
 use super::cluster_workers::{ClusterWorkers, over};
+use crate::plan::states_are_chained;
 
 /// Takes over from workers that were lost at once, until the program ends.
 #[derive(Clone)]
@@ -110,11 +111,14 @@ impl Takeover {
         if !hub.lock().versions.recovery.may_begin() {
             return Ok(());
         }
-        tracing::warn!("the state is rebuilt: all workers that had a partition were lost");
+        let states = &self.workers.batches.states;
+        // A primary that will never have all is not known as lost.
+        let all = states.stuck(&hub.lock()).is_some() || states_are_chained(&states.plans)?;
+        tracing::warn!("state is rebuilt: all workers that had a partition were lost");
         // What was committed last must be among the entries that are read.
         self.durable.flush().await?;
         let from = self.durable.recovery_source(self.schemas.clone()).await?;
         point("takeover:read");
-        self.workers.rebuild(&from).await
+        self.workers.rebuild(&from, all).await
     }
 }

@@ -29,6 +29,8 @@ pub struct Binding<'a> {
     /// The batch before it, if that is known.
     pub before: Option<PreviousBatch>,
     pub attempt: u32,
+    /// Whether it is run for lost state, which is rebuilt.
+    pub rebuilds: bool,
     pub era: u32,
     /// The rows that each task reads, for each input.
     pub inputs: &'a [Vec<Vec<Slice>>],
@@ -150,7 +152,12 @@ impl Builder<'_> {
                 }
             }
         }
-        let header = self.header(at, TaskWork::Step, exit, wires);
+        let work = match (self.shape.unread.contains(&at), self.binding.rebuilds) {
+            (false, _) => TaskWork::Step,
+            (true, false) => TaskWork::Install,
+            (true, true) => TaskWork::Rebuild,
+        };
+        let header = self.header(at, work, exit, wires);
         self.exec(header, tasks, places, children)
     }
 

@@ -17,7 +17,7 @@ mod verify;
 pub use codec::Codec;
 pub use due_rows::{due_of, due_rows};
 pub use job::{Binding, Job};
-pub use shape::{Delivery, Shape, Shapes, into};
+pub use shape::{Delivery, Shape, Shapes, into, states_are_chained};
 pub use step::{Exit, Gate, Place, RunStep, StepExec, StepHeader, TaskWork, Wire};
 pub use task::{CachedId, Part, Slice, Source, TaskName, TaskSpec, TaskState};
 pub use verify::check;

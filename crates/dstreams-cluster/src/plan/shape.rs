@@ -5,7 +5,7 @@
 //! by its workers, and later jobs read it from there. So there is one job per level of cached
 //! datasets, usually one in all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dstreams::internal::{Plans, Read, Route, Slot, Step, Template};
@@ -45,6 +45,8 @@ pub struct Shape {
     pub makers: Vec<Option<usize>>,
     /// The tasks of each step that is due.
     pub groups: BTreeMap<usize, Vec<Group>>,
+    /// Steps on a state whose rows nobody reads.
+    pub unread: BTreeSet<usize>,
     /// For each job, the steps whose datasets are cached.
     pub jobs: Vec<Vec<usize>>,
 }
@@ -53,12 +55,17 @@ pub struct Shape {
 #[derive(Default)]
 pub struct Shapes(Mutex<HashMap<Due, Arc<Shape>>>);
 
-/// Whether there are several tasks, and which steps and outputs are due.
-type Due = (bool, Vec<bool>);
+/// Whether there are several tasks, whether it is for the states alone, and which steps and outputs are due.
+type Due = (bool, bool, Vec<bool>);
 
 impl Shapes {
-    /// The shape of a batch, and whether it is new.
-    pub fn of(&self, plans: &Plans, many: bool, batch: BatchTime) -> Result<(Arc<Shape>, bool)> {
+    /// The shape of a batch, and whether it is new; with the steps that states need, if it is for these alone.
+    pub fn of(
+        &self,
+        plans: &Plans,
+        (many, states_alone): (bool, bool),
+        batch: BatchTime,
+    ) -> Result<(Arc<Shape>, bool)> {
         let template = plans.of(many);
         let steps = template.steps.iter().map(|step| match step {
             Step::Run(stage) => stage.at,
@@ -67,33 +74,44 @@ impl Shapes {
         });
         let timetables = steps.chain(template.outputs.iter().map(|(_, at)| *at));
         let due = timetables.map(|at| at.has(batch)).collect();
-        let key = (many, due);
+        let key = (many, states_alone, due);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shape) = known.get(&key) {
             return Ok((Arc::clone(shape), false));
         }
-        let shape = Arc::new(Shape::of(template, plans.tasks, batch)?);
+        let needs = states_alone.then(|| Needs::of(template)).transpose()?;
+        let shape = Arc::new(Shape::of(template, plans.tasks, batch, needs.as_ref())?);
         known.insert(key, Arc::clone(&shape));
         Ok((shape, true))
     }
 }
 
 impl Shape {
-    /// The shape of a batch.
-    fn of(template: &Template, parts: usize, batch: BatchTime) -> Result<Self> {
+    /// The shape of a batch; of what states need alone, if that is given.
+    fn of(
+        template: &Template,
+        parts: usize,
+        batch: BatchTime,
+        needs: Option<&Needs>,
+    ) -> Result<Self> {
         let mut shape = Shape {
             ways: vec![None; template.slots],
             makers: vec![None; template.slots],
             groups: BTreeMap::new(),
+            unread: BTreeSet::new(),
             jobs: Vec::new(),
         };
         for slot in &template.inputs {
             shape.ways[slot.0] = Some(Delivery::Input);
         }
         for (at, step) in template.steps.iter().enumerate() {
-            shape.add(at, step, parts, batch)?;
+            if needs.is_none_or(|needs| needs.steps.contains(&at)) {
+                shape.add(at, step, parts, batch)?;
+            }
         }
-        shape.choose_ways(template, batch);
+        let outputs = template.outputs.iter().filter(|_| needs.is_none());
+        let outputs = outputs.filter(|(_, at)| at.has(batch));
+        shape.choose_ways(template, outputs.map(|(slot, _)| *slot));
         shape.level(template)?;
         Ok(shape)
     }
@@ -122,7 +140,7 @@ impl Shape {
         Ok(())
     }
 
-    fn choose_ways(&mut self, template: &Template, batch: BatchTime) {
+    fn choose_ways(&mut self, template: &Template, outputs: impl Iterator<Item = Slot>) {
         let mut readers = vec![0; template.slots];
         let mut aligned = vec![true; template.slots];
         for group in self.groups.values().flatten() {
@@ -138,13 +156,14 @@ impl Shape {
                 aligned[read.slot.0] &= !(read.whole && passed);
             }
         }
-        for (slot, at) in &template.outputs {
-            if at.has(batch) {
-                readers[slot.0] += 2; // the master's reading is another job's
-            }
+        for slot in outputs {
+            readers[slot.0] += 2; // the master's reading is another job's
         }
         for (slot, maker) in self.makers.iter().enumerate() {
             let Some(maker) = maker else { continue };
+            if readers[slot] == 0 && matches!(template.steps[*maker], Step::State(_)) {
+                self.unread.insert(*maker);
+            }
             self.ways[slot] = Some(match (readers[slot], aligned[slot]) {
                 (1, true) if route(&template.steps[*maker]).is_some() => Delivery::Exchange,
                 (1, true) => Delivery::Pass,
@@ -182,6 +201,47 @@ impl Shape {
         self.jobs.retain(|roots| !roots.is_empty());
         Ok(())
     }
+}
+
+/// What the states of a template need in a batch that is run for them alone.
+struct Needs {
+    steps: BTreeSet<usize>,
+    /// Whether a state needs rows of another state.
+    is_chained: bool,
+}
+
+impl Needs {
+    fn of(template: &Template) -> Result<Self> {
+        let (mut slots, mut steps) = (BTreeSet::new(), BTreeSet::new());
+        let mut is_chained = false;
+        // A step comes after those that it reads.
+        for (at, step) in template.steps.iter().enumerate().rev() {
+            let is_read = slots.contains(&into(step).0);
+            match step {
+                Step::State(state) => {
+                    is_chained |= is_read;
+                    slots.insert(state.from.0);
+                }
+                _ if !is_read => continue,
+                Step::Run(stage) => {
+                    let reads = stage.reads()?;
+                    slots.extend(reads.iter().flatten().map(|read| read.slot.0));
+                }
+                Step::Probe(probe) => {
+                    is_chained = true;
+                    slots.extend([probe.from.0, probe.after.0]);
+                }
+            }
+            steps.insert(at);
+        }
+        Ok(Needs { steps, is_chained })
+    }
+}
+
+/// Whether a state needs rows of another state: then no partition can be rebuilt without the others.
+pub fn states_are_chained(plans: &Plans) -> Result<bool> {
+    let [few, many] = [false, true].map(|many| Needs::of(plans.of(many)));
+    Ok(few?.is_chained || many?.is_chained)
 }
 
 /// The reads of tasks that each read one partition of some datasets.
@@ -262,5 +322,70 @@ impl Group {
             (first.slot, first.whole, partition) == (read.slot, read.whole, read.partition)
         };
         self.reads.len() == reads.len() && self.reads.iter().zip(reads).all(|(f, r)| next(f, r))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use dstreams::agg::count;
+    use dstreams::internal::Description;
+    use dstreams::{AsOf, DStream, StreamContext};
+
+    use super::*;
+
+    /// The plans of a program that counts keys; `more` adds to it.
+    fn plans(more: impl Fn(&DStream<(u64, i64)>)) -> Plans {
+        let mut ctx = StreamContext::new(Duration::from_secs(1)).unwrap();
+        let (_, numbers) = ctx.queue::<(u64, i64)>("numbers");
+        let counts = numbers.by_key().running_agg("counts", count()).unwrap();
+        let seen = numbers.by_key().with_state(&counts, AsOf::After).unwrap();
+        seen.pairs().for_each_rdd(|_| ());
+        more(&counts.all().pairs().map(|(key, count)| (key + 1, count)));
+        Description::of(ctx).unwrap().plans(2).unwrap()
+    }
+
+    fn shape(plans: &Plans, states_alone: bool) -> Arc<Shape> {
+        let shapes = Shapes::default();
+        let of = (true, states_alone);
+        shapes.of(plans, of, BatchTime(1_000)).unwrap().0
+    }
+
+    #[test]
+    fn a_batch_that_runs_for_its_state_alone_has_no_step_that_only_outputs_need() {
+        let plans = plans(|counts| counts.for_each_rdd(|_| ()));
+        let template = plans.of(true);
+        let is_state = |at: &usize| matches!(template.steps[*at], Step::State(_));
+        let (live, alone) = (shape(&plans, false), shape(&plans, true));
+        assert!(live.groups.len() == template.steps.len() && live.unread.is_empty());
+        let state = alone.unread.iter().copied().collect::<Vec<_>>();
+        assert_eq!(alone.jobs, vec![state.clone()]);
+        assert!(matches!(state[..], [at] if is_state(&at)));
+        let others = alone.groups.keys().filter(|at| !is_state(at));
+        assert!(others.clone().all(|at| *at < state[0]), "{alone:?}");
+        assert!(others.count() > 0, "the rows that the state takes in");
+    }
+
+    #[test]
+    fn a_state_that_takes_in_rows_of_another_one_or_of_a_lookup_is_chained() {
+        assert!(!states_are_chained(&plans(|_| ())).unwrap());
+        let alone = |counts: &DStream<(u64, i64)>| counts.for_each_rdd(|_| ());
+        assert!(!states_are_chained(&plans(alone)).unwrap());
+        let chained = plans(|counts| {
+            let window = Duration::from_secs(2);
+            let sums = counts.by_key().window_agg(window, window, count());
+            sums.unwrap().pairs().for_each_rdd(|_| ());
+        });
+        assert!(states_are_chained(&chained).unwrap());
+        // The first state is read.
+        let [batch, even] = [1_000, 2_000].map(BatchTime);
+        let shapes = Shapes::default();
+        for batch in [batch, even] {
+            let (shape, _) = shapes.of(&chained, (true, true), batch).unwrap();
+            assert_eq!(shape.unread.len(), 1, "{batch}: {shape:?}");
+        }
     }
 }

@@ -50,6 +50,10 @@ pub struct StepHeader {
 pub enum TaskWork {
     /// It runs the step.
     Step,
+    /// It runs a step on a state, whose rows nobody reads.
+    Install,
+    /// The same while lost state is rebuilt: a state that has the batch stays as it is.
+    Rebuild,
     /// It only receives its partition of the step's dataset from an exchange.
     Hold,
 }

@@ -31,6 +31,7 @@ mod alone;
 mod app;
 mod ask;
 mod bad_input;
+mod chained_states;
 mod crash_loop;
 mod detection;
 mod double_loss;

@@ -191,6 +191,7 @@ fn a_slow_change_of_state_costs_no_worker_while_another_partition_is_rebuilt() {
         cluster.is_counted().await;
         let status = cluster.running.status();
         assert_eq!((status.losses, status.rebuilds), (1, 1), "{status:?}");
+        assert_eq!(status.rebuilt_partitions, 1, "only the lost one");
         cluster.stop().await;
     });
 }
