@@ -1,12 +1,16 @@
 //! [`BatchStates`]: state for the run of a batch: up-to-date primaries, and standbys that follow.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use dstreams::Error;
 use dstreams::internal::{Plans, PreviousBatch, Step, Template};
 use dstreams_control::BatchTime;
 use dstreams_control::cluster::WorkerId;
+use tokio::time::timeout;
 
 use super::cluster_state::{Assignment, ClusterState};
 use super::hub::Hub;
@@ -16,6 +20,10 @@ use crate::link::ToWorker;
 use crate::plan::{Gate, Shape};
 use crate::retry::retryable;
 use crate::worker::engine_name;
+
+/// How long a batch waits before the log says for what, the first time and later.
+const FIRST_WARNING: Duration = Duration::from_secs(10);
+const LATER_WARNINGS: Duration = Duration::from_secs(300);
 
 /// The workers at the start of a run.
 pub struct Snapshot {
@@ -51,6 +59,44 @@ impl Snapshot {
             false => Err(retryable(
                 "a partition of the state has moved, or was rebuilt",
             )),
+        }
+    }
+}
+
+/// Why no batch can run.
+#[derive(Debug)]
+enum Missing {
+    Worker,
+    State,
+    Primary(u32),
+    Version {
+        partition: u32,
+        primary: WorkerId,
+        version: Option<BatchTime>,
+        wanted: Option<BatchTime>,
+    },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |batch: &Option<BatchTime>| batch.unwrap_or(BatchTime(0));
+        match self {
+            Missing::Worker => f.write_str("no worker has joined"),
+            Missing::State => f.write_str("lost state is not rebuilt yet"),
+            Missing::Primary(partition) => {
+                write!(f, "no worker has partition {partition} of the state")
+            }
+            Missing::Version {
+                partition,
+                primary,
+                version,
+                wanted,
+            } => write!(
+                f,
+                "worker {primary} has partition {partition} of the state as of batch {}, not yet as of batch {}",
+                time(version),
+                time(wanted)
+            ),
         }
     }
 }
@@ -100,36 +146,62 @@ impl BatchStates {
     /// Waits for at least one worker, and for a primary of each partition with all committed batches and the state as
     /// of `batch`.
     pub async fn snapshot(&self, batch: Option<BatchTime>) -> Snapshot {
+        let (began, mut patience) = (Instant::now(), FIRST_WARNING);
+        let mut there = pin!(self.hub.until(|state| self.try_snapshot(state, batch).ok()));
+        loop {
+            if let Ok(snapshot) = timeout(patience, &mut there).await {
+                return snapshot;
+            }
+            patience = (patience * 2).min(LATER_WARNINGS);
+            if let Err(missing) = self.try_snapshot(&self.hub.lock(), batch) {
+                let waited = began.elapsed();
+                tracing::warn!(%missing, ?waited, "batches wait");
+            }
+        }
+    }
+
+    fn try_snapshot(
+        &self,
+        state: &ClusterState,
+        batch: Option<BatchTime>,
+    ) -> Result<Snapshot, Missing> {
+        let joined = state.roster.joined();
+        let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
+        let addresses: HashMap<_, _> = joined.collect();
+        // What a worker reported before may be released: all of it is void.
+        if state.versions.recovery.is_lost() {
+            return Err(Missing::State);
+        }
+        if addresses.is_empty() {
+            return Err(Missing::Worker);
+        }
         // Before the first batch there is none.
         let batch = batch.filter(|batch| batch.millis() > 0);
-        self.hub
-            .until(|state| {
-                let joined = state.roster.joined();
-                let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
-                let addresses: HashMap<_, _> = joined.collect();
-                let assignments: Option<Vec<_>> = state.assignments(self.partitions()).collect();
-                let assignments = assignments?;
-                // A standby that took over must have all committed batches first.
-                let wanted = self.committed().max(batch);
-                let up_to_date = |(partition, of): (u32, &Assignment)| {
-                    state.versions.version(of.primary, partition) >= wanted
-                };
-                // What a worker reported before may be released: all of it is void.
-                let lost = state.versions.recovery.is_lost();
-                if lost || addresses.is_empty() || !(0..).zip(&assignments).all(up_to_date) {
-                    return None;
-                }
-                let names = addresses
-                    .iter()
-                    .map(|(name, at)| (at.clone(), name.clone()));
-                Some(Snapshot {
-                    names: names.collect(),
-                    assignments,
-                    addresses,
-                    era: state.versions.era(),
-                })
-            })
-            .await
+        // A standby that took over must have all committed batches first.
+        let wanted = self.committed().max(batch);
+        let mut assignments = Vec::with_capacity(self.partitions());
+        for (partition, assignment) in (0..).zip(state.assignments(self.partitions())) {
+            let of = assignment.ok_or(Missing::Primary(partition))?;
+            let version = state.versions.version(of.primary, partition);
+            if version < wanted {
+                return Err(Missing::Version {
+                    partition,
+                    primary: of.primary,
+                    version,
+                    wanted,
+                });
+            }
+            assignments.push(of);
+        }
+        let names = addresses
+            .iter()
+            .map(|(name, at)| (at.clone(), name.clone()));
+        Ok(Snapshot {
+            names: names.collect(),
+            assignments,
+            addresses,
+            era: state.versions.era(),
+        })
     }
 
     /// Opens the gate once the previous batch has committed and its deltas are on the primaries. Not sooner:
@@ -326,4 +398,48 @@ fn send_installs(
         }
     }
     waiting
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use dstreams::StreamContext;
+    use dstreams::agg::count;
+    use dstreams::internal::{Description, Inbox};
+
+    use super::*;
+    use crate::master::roster::Worker;
+
+    #[test]
+    fn what_batches_wait_for_has_a_name() {
+        let mut ctx = StreamContext::new(Duration::from_secs(1)).unwrap();
+        let (_, numbers) = ctx.queue::<(u64, i64)>("numbers");
+        let counts = numbers.by_key().running_agg("counts", count()).unwrap();
+        counts.changes().for_each_rdd(|_| ());
+        let parts = Description::of(ctx).unwrap();
+        let plans = Arc::new(parts.plans(1).unwrap());
+        let inbox = Inbox::new();
+        let hub = Arc::new(Hub::new(&parts, (2, 1), inbox.mailbox()));
+        hub.begin(1, None);
+        let states = BatchStates::new(&hub, &plans, None);
+        let missing = || {
+            let missing = states.try_snapshot(&hub.lock(), None).err();
+            missing.map(|missing| missing.to_string())
+        };
+        assert_eq!(missing().unwrap(), "no worker has joined");
+        let id = hub.change(|state| {
+            let id = state.roster.number();
+            state.roster.add(id, Worker::unlinked());
+            state.join(id);
+            id
+        });
+        assert_eq!(missing(), None);
+        hub.change(|state| state.installed(id, 0, BatchTime(1_000), None));
+        states.commit(Some(BatchTime(2_000)));
+        let behind = "worker 1 has partition 0 of the state as of batch 1000 ms, not yet as of batch 2000 ms";
+        assert_eq!(missing().unwrap(), behind);
+        hub.change(|state| state.versions.recovery.lost());
+        assert_eq!(missing().unwrap(), "lost state is not rebuilt yet");
+    }
 }

@@ -289,7 +289,6 @@ mod tests {
     use dstreams::internal::Inbox;
 
     use super::*;
-    use crate::link::{WorkerUsage, channel};
     use crate::master::roster::Worker;
 
     #[test]
@@ -302,15 +301,7 @@ mod tests {
         let mut state = hub.lock();
         let add = |state: &mut ClusterState| {
             let id = state.roster.number();
-            let worker = Worker {
-                link: channel().0,
-                address: String::new(),
-                pid: 0,
-                cores: 1,
-                usage: WorkerUsage::default(),
-                joined: false,
-            };
-            state.roster.add(id, worker);
+            state.roster.add(id, Worker::unlinked());
             id
         };
         let gone = add(&mut state);

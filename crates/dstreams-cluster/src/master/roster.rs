@@ -30,6 +30,21 @@ pub struct Roster {
     drained: BTreeSet<WorkerId>,
 }
 
+#[cfg(test)]
+impl Worker {
+    /// A worker of tests, whose messages nobody reads.
+    pub fn unlinked() -> Self {
+        Worker {
+            link: crate::link::channel().0,
+            address: String::new(),
+            pid: 0,
+            cores: 1,
+            usage: WorkerUsage::default(),
+            joined: false,
+        }
+    }
+}
+
 impl Roster {
     /// Assigns a number to a new worker.
     pub fn number(&mut self) -> WorkerId {

@@ -156,7 +156,11 @@ fn a_standby_goes_on_when_the_master_is_stopped() {
         masters.batches_more(3).await;
         assert_eq!(masters.leader(Some(first)).await, second);
         // Whether it still has workers or not.
-        let ended = soon("the end of the replaced master", exit(&mut masters.all[first].1)).await;
+        let ended = soon(
+            "the end of the replaced master",
+            exit(&mut masters.all[first].1),
+        )
+        .await;
         assert_eq!(ended.code(), Some(FAILED), "{ended}");
         masters.restart(first);
     }));
