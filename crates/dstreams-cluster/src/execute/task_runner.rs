@@ -179,7 +179,7 @@ impl TaskRunner {
         let Step::State(step) = step else {
             return false;
         };
-        self.states.versions(partition)[step.state] >= Some(batch)
+        self.states.version_of(step.state, partition) >= Some(batch)
     }
 
     /// Rejects changes by tasks of runs before this era from now on. Does not wait for those in progress: see

@@ -107,13 +107,13 @@ impl BatchRunner {
         (blocks, wanted): (&[BlockMeta], Wanted),
     ) -> Result<Vec<Option<Dataset>>> {
         let after = before.map(|before| before.batch);
-        let (mut began, mut pause) = (Instant::now(), PAUSE);
+        let (mut failing, mut pause) = (None, PAUSE);
         let mut era = self.hub.lock().versions.era();
         loop {
             let snapshot = self.states.snapshot(None).await;
             if std::mem::replace(&mut era, snapshot.era) != era {
                 // That was no failure of the batch.
-                began = Instant::now();
+                failing = None;
             }
             let gate = Gate::default();
             let run = (batch, before, attempt);
@@ -133,6 +133,7 @@ impl BatchRunner {
             let done = tokio::select! {
                 done = run => done,
                 lost = self.hub.until(|state| snapshot.lost_primary(state)) => {
+                    failing = None;
                     let message = format!("worker {lost}, the primary of a partition of state, was lost");
                     Some(Err(retryable(message)))
                 }
@@ -143,7 +144,10 @@ impl BatchRunner {
                 continue;
             };
             match done {
-                Err(error) if of_machines(&error) && began.elapsed() < RETRY_TIMEOUT => {
+                Err(error)
+                    if of_machines(&error)
+                        && failing.get_or_insert_with(Instant::now).elapsed() < RETRY_TIMEOUT =>
+                {
                     tracing::warn!(%batch, %error, ?pause, "retrying a batch");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);

@@ -69,6 +69,7 @@ enum Missing {
     Worker,
     State,
     Primary(u32),
+    Restored(u32),
     Version {
         partition: u32,
         primary: WorkerId,
@@ -85,6 +86,9 @@ impl fmt::Display for Missing {
             Missing::State => f.write_str("lost state is not rebuilt yet"),
             Missing::Primary(partition) => {
                 write!(f, "no worker has partition {partition} of the state")
+            }
+            Missing::Restored(partition) => {
+                write!(f, "partition {partition} of the state is not restored yet")
             }
             Missing::Version {
                 partition,
@@ -175,14 +179,16 @@ impl BatchStates {
         if addresses.is_empty() {
             return Err(Missing::Worker);
         }
-        // Before the first batch there is none.
-        let batch = batch.filter(|batch| batch.millis() > 0);
-        // A standby that took over must have all committed batches first.
+        // A standby that took over must have all committed batches first. Before the first batch there is none.
         let wanted = self.committed().max(batch);
+        let wanted = wanted.filter(|batch| batch.millis() > 0);
         let mut assignments = Vec::with_capacity(self.partitions());
         for (partition, assignment) in (0..).zip(state.assignments(self.partitions())) {
             let of = assignment.ok_or(Missing::Primary(partition))?;
             let version = state.versions.version(of.primary, partition);
+            if state.versions.is_restoring(partition) {
+                return Err(Missing::Restored(partition));
+            }
             if version < wanted {
                 return Err(Missing::Version {
                     partition,
@@ -314,8 +320,18 @@ impl BatchStates {
         }
     }
 
+    /// Has workers release what a committed batch has left, but for the changes that standbys still need.
+    pub fn forget(&self, batch: BatchTime) {
+        let but = self.hub.lock().machine().missing_changes();
+        let slots = match but.is_empty() {
+            true => Vec::new(),
+            false => self.changes(),
+        };
+        self.hub.broadcast(&ToWorker::Forget { batch, but, slots });
+    }
+
     /// The slots of deltas of states, in both templates.
-    pub fn changes(&self) -> Vec<usize> {
+    fn changes(&self) -> Vec<usize> {
         let templates = [false, true].map(|many| self.plans.of(many));
         let steps = templates.into_iter().flat_map(|it| &it.steps);
         let slots = steps.filter_map(|step| match step {
@@ -434,6 +450,20 @@ mod tests {
             state.join(id);
             id
         });
+        assert_eq!(missing(), None);
+        // State was lost before anything was committed.
+        states.commit(Some(BatchTime(0)));
+        assert_eq!(missing(), None);
+        hub.change(|state| {
+            state
+                .versions
+                .restore([(0, 7)], BatchTime(0), |_| Vec::new());
+        });
+        assert_eq!(
+            missing().unwrap(),
+            "partition 0 of the state is not restored yet"
+        );
+        hub.change(|state| state.installed(id, 0, BatchTime(0), Some(7)));
         assert_eq!(missing(), None);
         hub.change(|state| state.installed(id, 0, BatchTime(1_000), None));
         states.commit(Some(BatchTime(2_000)));

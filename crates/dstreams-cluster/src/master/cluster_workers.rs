@@ -134,12 +134,7 @@ impl Workers for ClusterWorkers {
         self.hub.step(ClusterEvent::Forgotten {
             blocks: blocks.to_vec(),
         });
-        let but = self.hub.lock().machine().missing_changes();
-        let slots = match but.is_empty() {
-            true => Vec::new(),
-            false => self.batches.states.changes(),
-        };
-        self.hub.broadcast(&ToWorker::Forget { batch, but, slots });
+        self.batches.states.forget(batch);
         self.batches.rows.store.forget(blocks);
     }
 

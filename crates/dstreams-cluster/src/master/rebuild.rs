@@ -19,12 +19,12 @@ use futures::{FutureExt, StreamExt};
 use super::batch::{BatchRunner, Wanted};
 use super::cluster_state::ClusterState;
 use super::hub::Hub;
-use crate::link::ToWorker;
 
 /// The most tries to rebuild the state, each ended by the loss of a primary.
 const MAX_ROUNDS: u32 = 10;
-/// Batches that are replayed at once. Their blocks are in memory.
+/// Batches that are replayed at once, and the bytes of their blocks, which are in memory: at least one batch.
 const AT_ONCE: usize = 3;
+const MAX_BYTES: u64 = 256 << 20;
 
 /// A rebuild of the state from the newest checkpoint and the batches since.
 pub struct StateRebuild<'a> {
@@ -65,10 +65,11 @@ impl StateRebuild<'_> {
             states.commit(Some(self.from.batch()));
             self.hub.change(|state| self.begin(state));
             tokio::select! {
-                done = self.run_since() => return done,
+                biased;
                 () = self.hub.until(|state| state.versions.recovery.is_lost().then_some(())) => {
                     tracing::warn!(round, "a worker was lost while state was rebuilt: starting over");
                 }
+                done = self.run_since() => return done,
             }
         }
         let message = format!(
@@ -102,27 +103,30 @@ impl StateRebuild<'_> {
     async fn run_since(&self) -> Result<()> {
         let states = &self.batches.states;
         let mut sequence = self.from.sequence(self.interval_ms);
-        let mut waiting = self.from.batches.iter();
-        let mut replays = FuturesOrdered::new();
+        let mut waiting = self.from.batches.iter().peekable();
+        let (mut replays, mut bytes) = (FuturesOrdered::new(), 0);
         loop {
-            while replays.len() < AT_ONCE
-                && let Some(batch) = waiting.next()
-            {
+            let fits = |batch: &&RecoveryBatch| {
+                replays.is_empty()
+                    || replays.len() < AT_ONCE && bytes + bytes_of(batch) <= MAX_BYTES
+            };
+            if let Some(batch) = waiting.next_if(fits) {
+                bytes += bytes_of(batch);
                 let before = sequence.next(batch.batch);
                 replays.push_back(self.replay(batch, before).boxed());
+                continue;
             }
             let Some(replayed) = replays.next().await else {
                 break;
             };
             let of_batch = replayed?;
             let batch = of_batch.batch;
+            bytes -= bytes_of(of_batch);
             point("aside:again");
             states.commit(Some(batch));
             self.forget(of_batch);
             self.hub.changed();
-            let (but, slots) = (Vec::new(), Vec::new());
-            let forget = ToWorker::Forget { batch, but, slots };
-            self.hub.broadcast(&forget);
+            states.forget(batch);
         }
         // Even if no batch ran: waits until the primaries have the checkpoint.
         states.snapshot(None).await;
@@ -150,4 +154,8 @@ impl StateRebuild<'_> {
         let blocks: Vec<BlockId> = batch.blocks().map(|block| block.id).collect();
         self.batches.rows.store.forget(&blocks);
     }
+}
+
+fn bytes_of(batch: &RecoveryBatch) -> u64 {
+    batch.blocks().map(|block| block.bytes).sum()
 }

@@ -92,6 +92,11 @@ impl StateVersions {
         self.recovery.era()
     }
 
+    /// Whether a partition is not restored yet.
+    pub fn is_restoring(&self, partition: u32) -> bool {
+        self.restoring.contains_key(&partition)
+    }
+
     /// The message that makes a primary restore a partition; `None` if it is restored.
     pub fn restore_message(&self, partition: u32) -> Option<ToWorker> {
         let restoring = self.restoring.get(&partition)?;

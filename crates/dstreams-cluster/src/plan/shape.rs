@@ -45,7 +45,7 @@ pub struct Shape {
     pub makers: Vec<Option<usize>>,
     /// The tasks of each step that is due.
     pub groups: BTreeMap<usize, Vec<Group>>,
-    /// Steps on a state whose rows nobody reads.
+    /// Steps whose rows nobody reads, on states, in a batch that is run for these alone.
     pub unread: BTreeSet<usize>,
     /// For each job, the steps whose datasets are cached.
     pub jobs: Vec<Vec<usize>>,
@@ -111,7 +111,13 @@ impl Shape {
         }
         let outputs = template.outputs.iter().filter(|_| needs.is_none());
         let outputs = outputs.filter(|(_, at)| at.has(batch));
-        shape.choose_ways(template, outputs.map(|(slot, _)| *slot));
+        let readers = shape.choose_ways(template, outputs.map(|(slot, _)| *slot));
+        if needs.is_some() {
+            let steps = shape.groups.keys().copied();
+            shape.unread = steps
+                .filter(|at| readers[into(&template.steps[*at]).0] == 0)
+                .collect();
+        }
         shape.level(template)?;
         Ok(shape)
     }
@@ -140,7 +146,12 @@ impl Shape {
         Ok(())
     }
 
-    fn choose_ways(&mut self, template: &Template, outputs: impl Iterator<Item = Slot>) {
+    /// Chooses how each dataset is read. Returns the number of reads of each slot.
+    fn choose_ways(
+        &mut self,
+        template: &Template,
+        outputs: impl Iterator<Item = Slot>,
+    ) -> Vec<usize> {
         let mut readers = vec![0; template.slots];
         let mut aligned = vec![true; template.slots];
         for group in self.groups.values().flatten() {
@@ -161,15 +172,13 @@ impl Shape {
         }
         for (slot, maker) in self.makers.iter().enumerate() {
             let Some(maker) = maker else { continue };
-            if readers[slot] == 0 && matches!(template.steps[*maker], Step::State(_)) {
-                self.unread.insert(*maker);
-            }
             self.ways[slot] = Some(match (readers[slot], aligned[slot]) {
                 (1, true) if route(&template.steps[*maker]).is_some() => Delivery::Exchange,
                 (1, true) => Delivery::Pass,
                 _ => Delivery::Cache,
             });
         }
+        readers
     }
 
     fn level(&mut self, template: &Template) -> Result<()> {

@@ -50,7 +50,7 @@ pub struct StepHeader {
 pub enum TaskWork {
     /// It runs the step.
     Step,
-    /// It runs a step on a state, whose rows nobody reads.
+    /// It runs a step on a state, and reads nothing of it.
     Install,
     /// The same while lost state is rebuilt: a state that has the batch stays as it is.
     Rebuild,

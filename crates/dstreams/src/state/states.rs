@@ -336,6 +336,11 @@ impl States {
         states.map(|partition| lock(partition?).version()).collect()
     }
 
+    /// The version of a partition of one state.
+    pub fn version_of(&self, state: usize, partition: usize) -> Option<BatchTime> {
+        self.lock(state, partition).version()
+    }
+
     /// The lowest version of a partition among states with one; none if no state has any.
     ///
     /// These states need the batches after it; installing a batch again changes nothing. A state whose input has
