@@ -34,7 +34,7 @@ bench time [--rows N] [--keys N] [--few N] [--many N] [--changed N] [--batches N
            [--only order|slack|corrections|windows|within,...]
 bench nexmark [--quick] [--events N] [--rate EVENTS_PER_S] [--rounds N] [--works q0,...,within] [--threads N] [--seed N]
               [--only dstreams|flink|renoir,...] [--no-build] [--out DIR]
-bench cluster [--quick] [--only small|tick|throughput|acks|bulk|master|soak,...] [--rounds N] [--out DIR]
+bench cluster [--quick] [--only small|tick|throughput|acks|bulk|master|soak|faults,...] [--rounds N] [--out DIR]
 bench worker MASTER [--cores N]";
 
 fn main() -> Result<(), Box<dyn Error>> {

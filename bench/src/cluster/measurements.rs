@@ -34,7 +34,35 @@ pub fn all(quick: bool) -> Vec<Measurement> {
             1,
             vec![format!("part soak --batches {}", pick(2_000, 20_000))],
         ),
+        measurement("faults", 3, faults(quick)),
     ]
+}
+
+fn faults(quick: bool) -> Vec<String> {
+    let windows = [
+        "--kill 0",
+        "--kill 0 --speculation true",
+        "--kill 1",
+        "--kill 1 --standbys 0",
+        "--kill 2",
+        "--kill 2 --standbys 0",
+        "--kill 2 --standbys 0 --checkpoint-every 2",
+        "--kill 2 --standbys 0 --checkpoint-every 30",
+        "--slow true",
+        "--slow true --speculation true",
+    ];
+    let greps = [
+        "--kill 0",
+        "--kill 0 --speculation true",
+        "--kill 1",
+        "--kill 2",
+        "--slow true",
+        "--slow true --speculation true",
+    ];
+    let windows = windows.map(|flags| format!("part faults --work window30 {flags}"));
+    let greps = greps.map(|flags| format!("part faults --work grep {flags}"));
+    let all = windows.into_iter().chain(greps);
+    all.step_by(if quick { 4 } else { 1 }).collect()
 }
 
 fn small(batches: u64) -> Vec<String> {

@@ -5,6 +5,7 @@
 
 mod acks;
 mod bare;
+mod faults;
 mod flight;
 mod master;
 mod measurements;
@@ -53,6 +54,7 @@ pub fn part(words: &[String]) -> Outcome<()> {
         "flight" => flight::flight(flags)?,
         "master" => master::master(flags)?,
         "soak" => soak::soak(flags)?,
+        "faults" => faults::faults(flags)?,
         other => return Err(format!("there is no part {other:?}").into()),
     };
     println!("{result}");

@@ -17,11 +17,14 @@ use crate::own::flag;
 
 /// The length of the window of the work `window`.
 pub const WINDOW: Duration = Duration::from_secs(1);
+/// That of the work `window30`.
+const LONG_WINDOW: Duration = Duration::from_secs(30);
 
 /// A program, as flags.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// `grep`, `words` or `window`: a count of words over the last second, sliding by a batch.
+    /// `grep`, `words`, `window` or `window30`: a count of words over the last second or half a minute, sliding by a
+    /// batch.
     pub work: String,
     /// The origin of the records: `clients`, or `queue`, which is this process.
     pub input: String,
@@ -35,6 +38,10 @@ pub struct Spec {
     pub partitions: usize,
     /// Number of rows from which on a batch is split into tasks.
     pub rows_per_task: usize,
+    /// The directory in which it is kept; empty if it is not.
+    pub state: String,
+    /// The batches between two checkpoints.
+    pub checkpoint_every: u32,
 }
 
 impl Spec {
@@ -48,6 +55,8 @@ impl Spec {
             collect: true,
             partitions: 2,
             rows_per_task: 1,
+            state: String::new(),
+            checkpoint_every: 10,
         }
     }
 
@@ -71,6 +80,8 @@ impl Spec {
             ("--collect", self.collect.to_string()),
             ("--partitions", self.partitions.to_string()),
             ("--rows-per-task", self.rows_per_task.to_string()),
+            ("--state", self.state.clone()),
+            ("--checkpoint-every", self.checkpoint_every.to_string()),
         ];
         let words = values.map(|(name, value)| [name.to_owned(), value]);
         words.into_iter().flatten().collect()
@@ -88,6 +99,8 @@ impl Spec {
                 collect: flag(flags, "--collect", spec.collect)?,
                 partitions: flag(flags, "--partitions", spec.partitions)?,
                 rows_per_task: flag(flags, "--rows-per-task", spec.rows_per_task)?,
+                state: flag(flags, "--state", spec.state)?,
+                checkpoint_every: flag(flags, "--checkpoint-every", spec.checkpoint_every)?,
             })
         };
         read().map_err(|error| wrong(error.to_string()))
@@ -161,7 +174,11 @@ pub fn build(spec: &Spec) -> Result<Program> {
     config.threads = spec.partitions;
     config.rows_per_task = spec.rows_per_task;
     config.block_memory = 4 << 30;
+    config.checkpoint_every = spec.checkpoint_every;
     let mut ctx = StreamContext::with_config(config)?;
+    if !spec.state.is_empty() {
+        ctx.persist_in(&spec.state);
+    }
     let (clock, time) = Clock::manual(Duration::ZERO);
     if spec.manual {
         ctx.set_clock(time);
@@ -204,10 +221,20 @@ pub fn build(spec: &Spec) -> Result<Program> {
             });
         }
         "words" => split().keyed().agg(count())?,
-        "window" => split()
-            .keyed()
-            .window_agg(WINDOW, spec.interval(), count())?,
-        other => return Err(wrong(format!("no work {other:?}: grep, words or window"))),
+        "window" | "window30" => {
+            let length = if spec.work == "window" {
+                WINDOW
+            } else {
+                LONG_WINDOW
+            };
+            split()
+                .keyed()
+                .window_agg(length, spec.interval(), count())?
+        }
+        other => {
+            let message = format!("no work {other:?}: grep, words, window or window30");
+            return Err(wrong(message));
+        }
     };
     let answers = match spec.collect {
         true => Answers::Words(counts.pairs().collect()),

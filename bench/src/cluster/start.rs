@@ -15,6 +15,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// A cluster of this process and worker processes.
 pub struct Cluster {
     running: RunningCluster,
+    /// The address of the master.
+    pub address: String,
     /// The workers, in the order of their start.
     pub workers: Vec<Process>,
 }
@@ -22,7 +24,15 @@ pub struct Cluster {
 impl Cluster {
     /// Starts workers of one core each, and the program on them.
     pub async fn start(spec: &Spec, ctx: StreamContext, workers: usize) -> Outcome<Self> {
-        let mut options = MasterOptions::default();
+        Self::start_with(spec, ctx, (workers, MasterOptions::default())).await
+    }
+
+    /// The same with other options.
+    pub async fn start_with(
+        spec: &Spec,
+        ctx: StreamContext,
+        (workers, mut options): (usize, MasterOptions),
+    ) -> Outcome<Self> {
         options.workers = workers;
         options.partitions = Some(spec.partitions);
         options.arguments = spec.arguments();
@@ -32,7 +42,11 @@ impl Cluster {
         let workers = workers.collect::<Outcome<Vec<_>>>()?;
         let running = tokio::time::timeout(JOIN_TIMEOUT, master.start()).await;
         let running = running.map_err(|_| "the workers did not join")??;
-        Ok(Cluster { running, workers })
+        Ok(Cluster {
+            running,
+            address,
+            workers,
+        })
     }
 
     /// The status of the cluster.
@@ -64,6 +78,7 @@ impl Cluster {
         let Cluster {
             running,
             mut workers,
+            ..
         } = self;
         let summary = match graceful {
             true => running.running.stop().await?,

@@ -96,6 +96,17 @@ fn columns(measurement: &str) -> &'static [Column] {
             ("worker 2 MB early", "/grown_mb/worker2_mb/early", 1),
             ("late", "/grown_mb/worker2_mb/late", 1),
         ],
+        "faults" => &[
+            ("normal p50 ms", "/normal_ms/p50", 0),
+            ("worst after ms", "/worst_ms", 0),
+            ("times normal", "/worst_times", 2),
+            ("p50 after, times normal", "/after_p50_times", 2),
+            ("late batches", "/late_batches", 0),
+            ("partitions rebuilt", "/rebuilt_partitions", 0),
+            ("copies", "/task_copies", 0),
+            ("copies first", "/task_copies_won", 0),
+            ("CPU ms a batch", "/cpu_ms_per_batch", 0),
+        ],
         _ => &[],
     }
 }
@@ -152,6 +163,7 @@ pub fn markdown(results: &[Value], environment: &Value) -> String {
         "bulk",
         "master",
         "soak",
+        "faults",
     ] {
         let of: Vec<&Value> = results
             .iter()
