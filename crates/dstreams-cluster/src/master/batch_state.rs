@@ -32,6 +32,8 @@ pub struct Snapshot {
     /// Their addresses, by name in the engine.
     pub addresses: HashMap<String, String>,
     pub assignments: Vec<Assignment>,
+    /// The copies of the state with which the primaries began.
+    copies: Vec<u64>,
     /// Number of times that the states had been rebuilt.
     pub era: u32,
 }
@@ -183,6 +185,7 @@ impl BatchStates {
         let wanted = self.committed().max(batch);
         let wanted = wanted.filter(|batch| batch.millis() > 0);
         let mut assignments = Vec::with_capacity(self.partitions());
+        let mut copies = Vec::with_capacity(self.partitions());
         for (partition, assignment) in (0..).zip(state.assignments(self.partitions())) {
             let of = assignment.ok_or(Missing::Primary(partition))?;
             let version = state.versions.version(of.primary, partition);
@@ -197,6 +200,7 @@ impl BatchStates {
                     wanted,
                 });
             }
+            copies.push(state.versions.copy(of.primary, partition));
             assignments.push(of);
         }
         let names = addresses
@@ -205,6 +209,7 @@ impl BatchStates {
         Ok(Snapshot {
             names: names.collect(),
             assignments,
+            copies,
             addresses,
             era: state.versions.era(),
         })
@@ -247,7 +252,8 @@ impl BatchStates {
     }
 
     /// Records that the primaries have installed the batch, makes the standbys install it, and waits for those that
-    /// had all batches before. Fails if the states were rebuilt since the snapshot: what this run has changed is gone.
+    /// had all batches before. Fails if the states were rebuilt since the snapshot: what this run has changed is gone; or if
+    /// a worker that has become a primary since did not get the batch: it must run there.
     pub async fn install(
         &self,
         (batch, before, attempt): (BatchTime, Option<PreviousBatch>, u32),
@@ -274,19 +280,23 @@ impl BatchStates {
                 let done = waiting
                     .iter()
                     .all(|(partition, other)| !lacks(*other, *partition));
-                // One that has become standby since, with all up to the batch before, is needed with this one: the
-                // standby before may be gone.
                 let now = state.assignments(snapshot.assignments.len());
-                let standbys = now.map(|of| of.and_then(|of| of.standby));
-                let followed = (0u32..).zip(standbys).all(|(partition, standby)| {
-                    standby.is_none_or(|standby| {
+                let mut followed = true;
+                for (partition, of) in (0u32..).zip(now) {
+                    let Some(of) = of else { continue };
+                    let missed = state.versions.is_behind(of.primary, partition);
+                    if missed && state.versions.version(of.primary, partition) < Some(batch) {
+                        return Some(Err(missed_by_primary(partition, batch)));
+                    }
+                    // One that has become standby since, with all up to the batch before, is needed with this one: the
+                    // standby before may be gone.
+                    followed &= of.standby.is_none_or(|standby| {
                         !state.is_complete(standby, partition) || !lacks(standby, partition)
-                    })
-                });
-                (done && followed).then_some(())
+                    });
+                }
+                (done && followed).then_some(Ok(()))
             })
-            .await;
-        Ok(())
+            .await
     }
 
     /// Records that the primaries of lost partitions have a batch again. No standby needs its changes: it gets a copy of the
@@ -296,7 +306,7 @@ impl BatchStates {
     }
 
     /// Records that the primaries have a batch, those whose version is `behind`. Fails if the states were rebuilt since the
-    /// snapshot: what this run has changed is gone.
+    /// snapshot, or a primary has got another copy of the state: what this run has changed is gone.
     fn ran(
         &self,
         batch: BatchTime,
@@ -304,8 +314,11 @@ impl BatchStates {
         behind: impl Fn(Option<BatchTime>) -> bool,
     ) -> Result<(), Error> {
         let current = self.hub.change(|state| {
-            let current = state.versions.era() == snapshot.era;
-            for (partition, of) in (0u32..).zip(&snapshot.assignments).filter(|_| current) {
+            let all = || (0u32..).zip(&snapshot.assignments);
+            let copies = all().map(|(partition, of)| state.versions.copy(of.primary, partition));
+            let current =
+                state.versions.era() == snapshot.era && copies.eq(snapshot.copies.iter().copied());
+            for (partition, of) in all().filter(|_| current) {
                 if behind(state.versions.version(of.primary, partition)) {
                     state.installed(of.primary, partition, batch, None);
                 }
@@ -315,7 +328,7 @@ impl BatchStates {
         match current {
             true => Ok(()),
             false => Err(retryable(format!(
-                "states were rebuilt since this run of batch {batch} began"
+                "states were rebuilt or moved since this run of batch {batch} began"
             ))),
         }
     }
@@ -360,6 +373,12 @@ impl BatchStates {
         });
         stuck.map(|(partition, _)| partition)
     }
+}
+
+fn missed_by_primary(partition: u32, batch: BatchTime) -> Error {
+    retryable(format!(
+        "the new primary of partition {partition} of the state did not get the changes of batch {batch}"
+    ))
 }
 
 /// The states that a batch changes, and the slots of the deltas.

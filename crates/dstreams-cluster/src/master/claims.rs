@@ -49,15 +49,25 @@ impl ProducerClaims {
         link: &Sender<ToWorker>,
         message: ToWorker,
     ) {
+        let link = link.clone();
+        self.after_losses(durable, move || link.send(&message));
+    }
+
+    /// Does something that lets records be taken again, once earlier losses of receivers are durable in the journal.
+    pub fn after_losses(
+        &self,
+        durable: Option<&Arc<Durable>>,
+        then: impl FnOnce() + Send + 'static,
+    ) {
         let (Some(durable), Some(lost_entry)) = (durable, self.lost_entry) else {
-            return link.send(&message);
+            return then();
         };
-        let (durable, link) = (Arc::clone(durable), link.clone());
+        let durable = Arc::clone(durable);
         tokio::spawn(async move {
-            // If this fails, the next commit ends the program.
+            // If this fails, the program ends.
             // I3 (ARCHITECTURE.md).
             if durable.synced(lost_entry).await.is_ok() {
-                link.send(&message);
+                then();
             }
         });
     }

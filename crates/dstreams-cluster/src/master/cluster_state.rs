@@ -44,6 +44,8 @@ pub struct ClusterState {
     /// The state directory, if there is one.
     pub durable: Option<Arc<Durable>>,
     mailbox: Mailbox,
+    /// What workers were told since the program began to stop.
+    stopping: Vec<ToWorker>,
     /// The program has ended in this process; events no longer change anything.
     ended: bool,
     /// Why it had to end, if it failed.
@@ -64,6 +66,7 @@ impl ClusterState {
             adopted: 0,
             durable: None,
             mailbox,
+            stopping: Vec::new(),
             ended: false,
             broken: None,
         }
@@ -95,8 +98,18 @@ impl ClusterState {
     /// Makes a worker that can run tasks part of the cluster, unless it was lost meanwhile.
     pub fn join(&mut self, worker: WorkerId) {
         if self.roster.join(worker) {
+            // Before it receives anything.
+            for message in &self.stopping {
+                self.roster.send(worker, message);
+            }
             self.step(ClusterEvent::Joined { worker });
         }
+    }
+
+    /// Tells all workers, also those that join later, something about the stop of the program.
+    pub fn stop(&mut self, message: ToWorker) {
+        self.roster.broadcast(&message);
+        self.stopping.push(message);
     }
 
     /// Removes a lost worker.
@@ -336,6 +349,7 @@ impl ClusterState {
             ClusterCommand::Drained { worker } => {
                 tracing::info!(%worker, "drained");
                 self.roster.drained(worker);
+                self.roster.send(worker, &ToWorker::End);
             }
         }
     }
@@ -350,7 +364,8 @@ impl ClusterState {
         }
     }
 
-    /// Has a worker run the receiver of an input.
+    /// Has a worker run the receiver of an input, once earlier losses of receivers are durable in the journal: it may take
+    /// records again that a lost one took.
     fn receive(
         &mut self,
         worker: WorkerId,
@@ -363,9 +378,16 @@ impl ClusterState {
             receiver,
             positions: positions.collect(),
         };
-        self.roster.send(worker, &receive);
         self.receivers.add(worker, receiver);
-        self.mailbox.send(Event::Joined { receiver });
+        let Some(of) = self.roster.get(worker) else {
+            return;
+        };
+        let (link, mailbox) = (of.link.clone(), self.mailbox.clone());
+        self.claims.after_losses(self.durable.as_ref(), move || {
+            link.send(&receive);
+            // No seal before.
+            mailbox.send(Event::Joined { receiver });
+        });
     }
 
     /// All replicas of blocks are lost. With a state directory, the journals of the lost workers should have had them. The

@@ -66,12 +66,12 @@ impl Workers for ClusterWorkers {
 
     fn close(&self) {
         self.own.close();
-        self.hub.broadcast(&ToWorker::Close);
+        self.hub.change(|state| state.stop(ToWorker::Close));
     }
 
     fn stop_waiting(&self) {
         self.own.stop_waiting();
-        self.hub.broadcast(&ToWorker::Hurry);
+        self.hub.change(|state| state.stop(ToWorker::Hurry));
     }
 
     /// The first stages of a batch run while the previous batch finishes.

@@ -136,7 +136,6 @@ impl Hub {
         })?;
         self.until(|state| state.roster.may_leave(worker).then_some(()))
             .await;
-        self.lock().roster.send(worker, &ToWorker::End);
         Ok(())
     }
 
@@ -285,10 +284,13 @@ mod tests {
 
     use std::time::Duration;
 
-    use dstreams::StreamContext;
     use dstreams::internal::Inbox;
+    use dstreams::{Clients, StreamContext};
+    use futures::StreamExt;
+    use futures::executor::block_on;
 
     use super::*;
+    use crate::link::channel;
     use crate::master::roster::Worker;
 
     #[test]
@@ -314,5 +316,37 @@ mod tests {
         assert_eq!(state.machine().workers().collect::<Vec<_>>(), [there]);
         state.lose(there);
         assert_eq!(state.machine().workers().count(), 0);
+    }
+
+    #[test]
+    fn a_worker_that_joins_while_the_program_stops_is_told_so_first() {
+        let mut ctx = StreamContext::new(Duration::from_secs(1)).unwrap();
+        let clients = Clients::listen("127.0.0.1:0");
+        ctx.clients::<String>("lines", &clients)
+            .for_each_rdd(|_| ());
+        let inbox = Inbox::new();
+        let hub = Hub::new(&Description::of(ctx).unwrap(), (2, 1), inbox.mailbox());
+        let (link, said) = channel();
+        let id = hub.change(|state| {
+            state.stop(ToWorker::Close);
+            let id = state.roster.number();
+            let worker = Worker {
+                link,
+                ..Worker::unlinked()
+            };
+            state.roster.add(id, worker);
+            state.join(id);
+            id
+        });
+        drop(hub);
+        let messages: Vec<_> = block_on(said.collect());
+        let names = messages.iter().map(|frame| {
+            let message: ToWorker = serde_json::from_slice(&frame.app_metadata).unwrap();
+            format!("{message:?}")
+        });
+        let names: Vec<String> = names.collect();
+        let at = |name: &str| names.iter().position(|message| message.starts_with(name));
+        assert_eq!(at("Close"), Some(0), "{id}: {names:?}");
+        assert!(at("Receive").is_some(), "{names:?}");
     }
 }

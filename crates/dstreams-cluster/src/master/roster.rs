@@ -93,6 +93,11 @@ impl Roster {
         self.all().filter(|(_, worker)| worker.joined)
     }
 
+    /// Whether so many workers have joined; or all that are connected, since some may have been lost meanwhile.
+    pub fn has_enough(&self, wanted: usize) -> bool {
+        self.joined().count() >= wanted.min(self.workers.len()).max(1)
+    }
+
     /// Records the counts and sizes of a worker's data.
     pub fn usage(&mut self, id: WorkerId, usage: WorkerUsage) {
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -144,5 +149,26 @@ impl Roster {
     /// Whether a worker may leave, or has left.
     pub fn may_leave(&self, id: WorkerId) -> bool {
         !self.contains(id) || self.drained.contains(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_starts_with_the_workers_that_are_left() {
+        let mut roster = Roster::default();
+        assert!(!roster.has_enough(2));
+        let [first, second] = [(); 2].map(|()| {
+            let id = roster.number();
+            roster.add(id, Worker::unlinked());
+            id
+        });
+        assert!(roster.join(first) && !roster.has_enough(2));
+        roster.lose(second);
+        assert!(roster.has_enough(2));
+        roster.lose(first);
+        assert!(!roster.has_enough(2));
     }
 }

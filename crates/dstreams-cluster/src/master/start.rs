@@ -292,7 +292,7 @@ impl Master {
         let takeover = Takeover::begin(&remote, durable, &self.parts);
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
         let joined = hub.until(|state| {
-            let enough = (state.roster.joined().count() >= wanted).then_some(Ok(()));
+            let enough = state.roster.has_enough(wanted).then_some(Ok(()));
             state.broken().map(Err).or(enough)
         });
         joined.await?;

@@ -176,6 +176,12 @@ impl StateVersions {
         installed.map(|(version, _)| *version)
     }
 
+    /// The copy of a partition with which a worker began, as it has reported; 0 if it began with none.
+    pub fn copy(&self, worker: WorkerId, partition: u32) -> u64 {
+        let installed = self.installed.get(&(worker, partition));
+        installed.map_or(0, |(_, copy)| *copy)
+    }
+
     /// Whether a standby missed an install.
     pub fn is_behind(&self, worker: WorkerId, partition: u32) -> bool {
         self.behind.contains_key(&(worker, partition))

@@ -39,6 +39,8 @@ impl Takeover {
 
     /// Rebuilds lost state from now on: the program has resumed.
     pub fn rebuild_lost_state(self) {
+        let hub = &self.workers.hub;
+        hub.change(|state| state.versions.recoverable = true);
         tokio::spawn(self.rebuild());
     }
 
@@ -72,7 +74,6 @@ impl Takeover {
     async fn rebuild(self) {
         let hub = &self.workers.hub;
         let states = &self.workers.batches.states;
-        hub.change(|state| state.versions.recoverable = true);
         // Also where a worker is primary that will never have all.
         let stuck = |state: &ClusterState| {
             !state.versions.recovery.is_running() && states.stuck(state).is_some()

@@ -82,9 +82,19 @@ impl Replicas {
         std::future::pending().await
     }
 
+    /// The master has processed all messages before the question of this number, and so before earlier ones: these may be
+    /// answered later.
+    pub fn heard(&self, number: u64) {
+        self.processed.send_if_modified(|processed| {
+            let is_newer = number > *processed;
+            *processed = number.max(*processed);
+            is_newer
+        });
+    }
+
     /// Waits until the master has processed all messages so far. Never returns if it has given this worker up.
     pub async fn master_caught_up(&self) {
-        let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.link.send(&ToMaster::Hear { number });
         // Cannot fail: `self` owns the sender.
         let _ = self

@@ -91,9 +91,7 @@ impl Epoch {
             ToWorker::Peer { to } => {
                 self.replicas.peer.send_replace(to);
             }
-            ToWorker::Heard { number } => {
-                self.replicas.processed.send_replace(number);
-            }
+            ToWorker::Heard { number } => self.replicas.heard(number),
             ToWorker::Seal { batch, last } => self.receivers.seal(batch, last),
             ToWorker::Hurry => self.receivers.stop_waiting(),
             ToWorker::Close => {
