@@ -86,7 +86,8 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
     std::fs::remove_dir_all(&dir)?;
     let told = watch.told();
     let reports = &told.reports;
-    let at = reports.partition_point(|report| report.batch.timestamp() < begun);
+    // Also those that ran when it came.
+    let at = reports.partition_point(|report| report.committed_at < begun);
     let (normal, after) = (
         &reports[at.saturating_sub(COUNTED)..at],
         &reports[at..(at + COUNTED).min(reports.len())],
