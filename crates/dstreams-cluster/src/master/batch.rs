@@ -133,7 +133,6 @@ impl BatchRunner {
             let done = tokio::select! {
                 done = run => done,
                 lost = self.hub.until(|state| snapshot.lost_primary(state)) => {
-                    failing = None;
                     let message = format!("worker {lost}, the primary of a partition of state, was lost");
                     Some(Err(retryable(message)))
                 }

@@ -54,6 +54,14 @@ impl Snapshot {
         state.versions.era() == self.era && now.zip(&self.assignments).all(stays)
     }
 
+    /// Whether what ran on the primaries is in the states that they have: these were neither rebuilt nor copied to them
+    /// again since.
+    fn is_of_its_states(&self, state: &ClusterState) -> bool {
+        let all = (0u32..).zip(&self.assignments);
+        let copies = all.map(|(partition, of)| state.versions.copy(of.primary, partition));
+        state.versions.era() == self.era && copies.eq(self.copies.iter().copied())
+    }
+
     /// Fails if a partition has moved, or the state was lost or rebuilt since: what was read may be of another version.
     pub fn check(&self, state: &ClusterState) -> Result<(), Error> {
         match self.is_current(state) && !state.versions.recovery.is_lost() {
@@ -265,6 +273,9 @@ impl BatchStates {
         // A standby that is still receiving the whole state catches up by itself; a lost one never will.
         self.hub
             .until(|state| {
+                if !snapshot.is_of_its_states(state) {
+                    return Some(Err(other_states(batch)));
+                }
                 waiting.extend(send_installs(
                     state,
                     (batch, before, attempt),
@@ -314,23 +325,15 @@ impl BatchStates {
         behind: impl Fn(Option<BatchTime>) -> bool,
     ) -> Result<(), Error> {
         let current = self.hub.change(|state| {
-            let all = || (0u32..).zip(&snapshot.assignments);
-            let copies = all().map(|(partition, of)| state.versions.copy(of.primary, partition));
-            let current =
-                state.versions.era() == snapshot.era && copies.eq(snapshot.copies.iter().copied());
-            for (partition, of) in all().filter(|_| current) {
+            let current = snapshot.is_of_its_states(state);
+            for (partition, of) in (0u32..).zip(&snapshot.assignments).filter(|_| current) {
                 if behind(state.versions.version(of.primary, partition)) {
                     state.installed(of.primary, partition, batch, None);
                 }
             }
             current
         });
-        match current {
-            true => Ok(()),
-            false => Err(retryable(format!(
-                "states were rebuilt or moved since this run of batch {batch} began"
-            ))),
-        }
+        current.then_some(()).ok_or_else(|| other_states(batch))
     }
 
     /// Has workers release what a committed batch has left, but for the changes that standbys still need.
@@ -373,6 +376,12 @@ impl BatchStates {
         });
         stuck.map(|(partition, _)| partition)
     }
+}
+
+fn other_states(batch: BatchTime) -> Error {
+    retryable(format!(
+        "states were rebuilt or moved since this run of batch {batch} began"
+    ))
 }
 
 fn missed_by_primary(partition: u32, batch: BatchTime) -> Error {

@@ -49,25 +49,15 @@ impl ProducerClaims {
         link: &Sender<ToWorker>,
         message: ToWorker,
     ) {
-        let link = link.clone();
-        self.after_losses(durable, move || link.send(&message));
-    }
-
-    /// Does something that lets records be taken again, once earlier losses of receivers are durable in the journal.
-    pub fn after_losses(
-        &self,
-        durable: Option<&Arc<Durable>>,
-        then: impl FnOnce() + Send + 'static,
-    ) {
         let (Some(durable), Some(lost_entry)) = (durable, self.lost_entry) else {
-            return then();
+            return link.send(&message);
         };
-        let durable = Arc::clone(durable);
+        let (durable, link) = (Arc::clone(durable), link.clone());
         tokio::spawn(async move {
-            // If this fails, the program ends.
+            // If this fails, the next commit ends the program.
             // I3 (ARCHITECTURE.md).
             if durable.synced(lost_entry).await.is_ok() {
-                then();
+                link.send(&message);
             }
         });
     }

@@ -364,8 +364,7 @@ impl ClusterState {
         }
     }
 
-    /// Has a worker run the receiver of an input, once earlier losses of receivers are durable in the journal: it may take
-    /// records again that a lost one took.
+    /// Has a worker run the receiver of an input.
     fn receive(
         &mut self,
         worker: WorkerId,
@@ -378,16 +377,9 @@ impl ClusterState {
             receiver,
             positions: positions.collect(),
         };
+        self.roster.send(worker, &receive);
         self.receivers.add(worker, receiver);
-        let Some(of) = self.roster.get(worker) else {
-            return;
-        };
-        let (link, mailbox) = (of.link.clone(), self.mailbox.clone());
-        self.claims.after_losses(self.durable.as_ref(), move || {
-            link.send(&receive);
-            // No seal before.
-            mailbox.send(Event::Joined { receiver });
-        });
+        self.mailbox.send(Event::Joined { receiver });
     }
 
     /// All replicas of blocks are lost. With a state directory, the journals of the lost workers should have had them. The
