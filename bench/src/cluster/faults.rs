@@ -1,5 +1,5 @@
-//! What a fault costs: workers are killed or slowed down while batches of a second run, and the delay of the batches
-//! after it is compared with that of those before.
+//! The cost of a fault. Workers are killed or slowed down while a program runs with an interval of one second. The delay
+//! of the batches after the fault is compared with the delay before it.
 
 use std::path::Path;
 use std::process::Command;

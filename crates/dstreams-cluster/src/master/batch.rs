@@ -281,7 +281,7 @@ pub enum Wanted {
     All,
     /// Only states: the batch has committed already.
     States,
-    /// The same, of partitions that were lost.
+    /// The same while lost state is rebuilt: states that have the batch stay as they are.
     Lost,
 }
 

@@ -179,14 +179,11 @@ impl BatchStates {
         state: &ClusterState,
         batch: Option<BatchTime>,
     ) -> Result<Snapshot, Missing> {
-        let joined = state.roster.joined();
-        let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
-        let addresses: HashMap<_, _> = joined.collect();
         // What a worker reported before may be released: all of it is void.
         if state.versions.recovery.is_lost() {
             return Err(Missing::State);
         }
-        if addresses.is_empty() {
+        if state.roster.joined().next().is_none() {
             return Err(Missing::Worker);
         }
         // A standby that took over must have all committed batches first. Before the first batch there is none.
@@ -196,10 +193,10 @@ impl BatchStates {
         let mut copies = Vec::with_capacity(self.partitions());
         for (partition, assignment) in (0..).zip(state.assignments(self.partitions())) {
             let of = assignment.ok_or(Missing::Primary(partition))?;
-            let version = state.versions.version(of.primary, partition);
             if state.versions.is_restoring(partition) {
                 return Err(Missing::Restored(partition));
             }
+            let version = state.versions.version(of.primary, partition);
             if version < wanted {
                 return Err(Missing::Version {
                     partition,
@@ -211,6 +208,9 @@ impl BatchStates {
             copies.push(state.versions.copy(of.primary, partition));
             assignments.push(of);
         }
+        let joined = state.roster.joined();
+        let joined = joined.map(|(id, w)| (engine_name(id.0), w.address.clone()));
+        let addresses: HashMap<_, _> = joined.collect();
         let names = addresses
             .iter()
             .map(|(name, at)| (at.clone(), name.clone()));

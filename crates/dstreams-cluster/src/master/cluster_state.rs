@@ -44,7 +44,7 @@ pub struct ClusterState {
     /// The state directory, if there is one.
     pub durable: Option<Arc<Durable>>,
     mailbox: Mailbox,
-    /// What workers were told since the program began to stop.
+    /// The messages about the stop of the program, for workers that join later.
     stopping: Vec<ToWorker>,
     /// The program has ended in this process; events no longer change anything.
     ended: bool,

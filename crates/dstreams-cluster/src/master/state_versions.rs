@@ -145,7 +145,7 @@ impl StateVersions {
             self.behind.remove(&at);
         }
         let copy = copy.or(known).unwrap_or_default();
-        // What a standby was told to install may be reported when it has become the primary, and has run later batches.
+        // A former standby may report an older batch after it has run later ones as the primary.
         let newest = self.installed.get(&at).filter(|(_, of)| *of == copy);
         let version = newest.map_or(version, |(newest, _)| version.max(*newest));
         let made = |it: &Restoring| it.copy == copy && it.batch <= version;

@@ -212,7 +212,7 @@ impl Shape {
     }
 }
 
-/// What the states of a template need in a batch that is run for them alone.
+/// The steps that the states of a template need, for batches that run without outputs.
 struct Needs {
     steps: BTreeSet<usize>,
     /// Whether a state needs rows of another state.

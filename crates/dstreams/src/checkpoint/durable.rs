@@ -31,8 +31,8 @@ use crate::stream::output::FencingToken;
 
 /// How often the files are read at most, each time that a former process is found to have continued them.
 const RECOVERY_TRIES: u32 = 5;
-/// How often a process that writes nothing looks whether the directory is still its own, and how long a program goes on
-/// once its journal has failed.
+/// The time between two checks that the directory still belongs to this process, and the time that a program gets to
+/// report a failed journal before it ends.
 const OWNER_PAUSE: Duration = Duration::from_secs(1);
 
 /// A program on disk: its journal and its checkpoints, in one directory.
