@@ -242,8 +242,9 @@ impl Model {
                 let bytes = self.state.export().unwrap();
                 let empty = KeyedPartition::with_sizes(self.kind.shape(), self.sizes);
                 let imported = empty.filled(&mut ByteInput::of(bytes.clone())).unwrap();
-                // Bits after the last of a column's nulls are arbitrary, so bytes are not compared.
-                assert_eq!(imported.export().unwrap().len(), bytes.len());
+                // `check` compares the rows. Their bytes may differ: bits after the last of a column's nulls are
+                // arbitrary, and a few bytes of texts that nothing shows any more are not written again.
+                assert!(imported.export().unwrap().len() <= bytes.len());
                 self.state = imported;
             }
             Step::Restore { back } => {
