@@ -110,6 +110,9 @@ pub(super) async fn call(
 fn table(master: &str, status: &ClusterStatus) -> String {
     let (batches, records) = (status.batches, status.records);
     let mut text = format!("master {master}: {records} records in {batches} batches\n");
+    if !status.runs {
+        text += "no batch runs: the master waits for workers, or resumes the program\n";
+    }
     if let Some(last) = &status.last {
         let (delay, processing) = (last.scheduling_delay(), last.processing_time());
         let _ = writeln!(

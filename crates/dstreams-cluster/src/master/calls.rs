@@ -1,5 +1,6 @@
 //! The calls that a master answers: links of workers, clients that look for workers, and status.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -37,7 +38,9 @@ pub struct MasterCalls {
     pub arguments: Vec<String>,
     /// How long a worker may be silent.
     pub silence: Duration,
-    /// Set once the program has started.
+    /// Whether batches run: not while the master waits for workers, or resumes the program.
+    pub runs: AtomicBool,
+    /// Set once workers may join the program.
     pub begun: tokio::sync::watch::Sender<Option<Arc<ClusterWorkers>>>,
     pub watch: Arc<BatchWatch>,
     pub this: OnceLock<std::sync::Weak<MasterCalls>>,
@@ -47,6 +50,7 @@ impl MasterCalls {
     /// The status of the cluster.
     pub fn cluster_status(&self) -> ClusterStatus {
         let mut status = self.watch.status(&self.hub);
+        status.runs = self.runs.load(Ordering::Relaxed);
         if let Some(remote) = &*self.begun.borrow() {
             let engine = &remote.batches.engine;
             status.jobs = engine.jobs();

@@ -1,13 +1,15 @@
 //! [`Master`]: from a listening master to a running program.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dstreams::internal::{
-    BlockStore, Description, DirLock, Inbox, log_reachable, replay, run_on, stand_by,
+    BlockStore, Description, DirLock, Durable, Inbox, Restored, Workers, log_reachable, replay,
+    run_on, stand_by,
 };
-use dstreams::{Result, Running, StreamContext};
+use dstreams::{Config, Result, Running, StreamContext};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -172,6 +174,7 @@ impl Master {
             silence: options.silence,
             begun: tokio::sync::watch::Sender::new(None),
             watch,
+            runs: AtomicBool::new(false),
             this: OnceLock::new(),
         });
         let _ = calls.this.set(Arc::downgrade(&calls));
@@ -291,18 +294,7 @@ impl Master {
         let durable = of_persisted.map(|(durable, _)| durable);
         let takeover = Takeover::begin(&remote, durable, &self.parts);
         self.calls.begun.send_replace(Some(Arc::clone(&remote)));
-        let joined = hub.until(|state| {
-            let enough = state.roster.has_enough(wanted).then_some(Ok(()));
-            state.broken().map(Err).or(enough)
-        });
-        joined.await?;
-        let persisted = match persisted {
-            Some((durable, restored)) => {
-                let controller = replay(&*remote, &durable, restored, &self.parts.config).await?;
-                Some((durable, controller))
-            }
-            None => None,
-        };
+        let persisted = resume(&remote, wanted, persisted, &self.parts.config).await?;
         if let Some(takeover) = takeover {
             takeover.rebuild_lost_state();
         }
@@ -314,10 +306,41 @@ impl Master {
             persisted,
         )
         .await?;
+        self.calls.runs.store(true, Ordering::Relaxed);
         Ok(RunningCluster {
             running,
             calls: self.calls,
             _serving: self.serving,
         })
     }
+}
+
+/// Waits until so many workers have joined the program, then replays what an earlier process has left.
+async fn resume(
+    workers: &ClusterWorkers,
+    wanted: usize,
+    persisted: Option<(Arc<Durable>, Restored)>,
+    config: &Config,
+) -> Result<Option<(Arc<Durable>, dstreams_control::Restored)>> {
+    let joined = workers.hub.until(|state| {
+        let enough = state.roster.has_enough(wanted).then_some(Ok(()));
+        state.broken().map(Err).or(enough)
+    });
+    let Some((durable, restored)) = persisted else {
+        return joined.await.map(|()| None);
+    };
+    let replayed = async {
+        joined.await?;
+        replay(workers, &durable, restored, config).await
+    };
+    // Both wait for workers, as long as there are none.
+    let resumed = tokio::select! {
+        replayed = replayed => replayed,
+        lost = durable.lost() => Err(lost),
+    };
+    if resumed.is_err() {
+        workers.close();
+        workers.end(true).await;
+    }
+    Ok(Some((durable, resumed?)))
 }

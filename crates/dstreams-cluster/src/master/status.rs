@@ -14,6 +14,9 @@ use super::losses::LostWorker;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ClusterStatus {
+    /// Whether batches run: not while the master waits for its first workers, or resumes the program.
+    #[serde(default)]
+    pub runs: bool,
     /// The connected workers.
     pub workers: Vec<WorkerStatus>,
     /// Workers that were lost since the master started.

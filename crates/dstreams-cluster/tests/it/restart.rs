@@ -377,6 +377,31 @@ fn a_stalled_master_keeps_its_workers() {
     }));
 }
 
+/// It waits for workers then, and does nothing that would fail.
+#[test]
+fn a_master_that_loses_its_directory_while_it_resumes_ends() {
+    block_on(with_trouble(async |cluster| {
+        cluster.batches_more(3).await;
+        cluster.kill_master();
+        cluster.workers.clear();
+        for _ in 0..WORKERS {
+            cluster.add_worker(Some("execute:task#1"));
+        }
+        cluster.start_master(None);
+        // The first batch is replayed.
+        cluster.worker_crashed().await;
+        cluster.workers.clear();
+        std::fs::remove_file(cluster.crashed()).expect("the planned crash");
+        let [state, away] = ["state", "away"].map(|name| cluster.dir.join(name));
+        std::fs::rename(&state, &away).unwrap();
+        let ended = soon("the end of the master", exit(&mut cluster.master)).await;
+        assert_eq!(ended.code(), Some(FAILED), "{ended}");
+        std::fs::rename(&away, &state).unwrap();
+        cluster.start_master(None);
+        cluster.add_workers();
+    }));
+}
+
 /// The master crashes at each of its crash points, and workers at theirs.
 #[test]
 fn a_cluster_that_crashes_at_any_point_resumes() {
