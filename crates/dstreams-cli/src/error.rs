@@ -18,19 +18,17 @@ pub enum Error {
     #[error("{}", of_program(.0))]
     Program(#[from] dstreams::Error),
     /// The stop was cut short by a second signal or by its time limit.
-    #[error(
-        "stopped before everything that was received was counted ({unfinished} batch(es) left)"
-    )]
+    #[error("stopped before everything that was received was counted{}", left(*.unfinished))]
     Unfinished {
-        /// Batches that were begun and not finished.
-        unfinished: u64,
+        /// Batches that were begun and not finished, if their number is known.
+        unfinished: Option<u64>,
     },
     /// Nobody read the output, and a signal ended the wait for it.
     #[error("nobody reads standard output: {0}")]
     NotShown(String),
-    /// The last worker process ended.
-    #[error("{0}; no worker is left")]
-    WorkerEnded(WorkerEnd),
+    /// The last process of a role ended.
+    #[error("{0}; no {role} is left", role = .0.role)]
+    NoneLeft(ChildEnd),
     /// The demo has counted fewer lines than were acknowledged.
     #[error(
         "{acknowledged} lines were acknowledged and only {counted} counted; please report this"
@@ -84,7 +82,7 @@ pub enum Error {
     /// The terminal cannot be used.
     #[error("cannot use the terminal: {0}; try --plain")]
     Terminal(io::Error),
-    /// The operating system refuses threads or processes.
+    /// The operating system refuses threads or processes, or processes do not start in time.
     #[error("cannot start: {0}")]
     Start(io::Error),
 }
@@ -98,6 +96,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+fn left(unfinished: Option<u64>) -> String {
+    unfinished.map_or(String::new(), |batches| {
+        format!(" ({batches} batch(es) left)")
+    })
 }
 
 fn of_role(error: &app::Error) -> String {
@@ -131,21 +135,46 @@ fn of_client(error: &dstreams_client::Error) -> String {
     }
 }
 
-/// A worker process that has ended.
+/// What a child process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Master,
+    Worker,
+}
+
+impl Role {
+    /// The subcommand that it runs.
+    pub fn subcommand(self) -> &'static str {
+        match self {
+            Role::Master => "master",
+            Role::Worker => "worker",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.subcommand())
+    }
+}
+
+/// A child process that has ended.
 #[derive(Debug)]
-pub struct WorkerEnd {
+pub struct ChildEnd {
+    pub role: Role,
     pub pid: u32,
-    /// Its number, if it had one.
+    /// Its number, if it is a worker that had one.
     pub worker: Option<u32>,
     pub status: ExitStatus,
 }
 
-impl fmt::Display for WorkerEnd {
+impl fmt::Display for ChildEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let WorkerEnd { pid, status, .. } = self;
-        match self.worker {
-            Some(worker) => write!(f, "worker {worker} (pid {pid}) ended: {status}"),
-            None => write!(
+        let ChildEnd { pid, status, .. } = self;
+        match (self.role, self.worker) {
+            (Role::Master, _) => write!(f, "a master (pid {pid}) ended: {status}"),
+            (_, Some(worker)) => write!(f, "worker {worker} (pid {pid}) ended: {status}"),
+            (_, None) => write!(
                 f,
                 "a worker (pid {pid}) ended before it had joined: {status}"
             ),

@@ -1,4 +1,4 @@
-//! [`Children`]: worker processes that this process starts and ends.
+//! [`Children`]: workers and masters that this process starts and ends.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -12,52 +12,73 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Error;
-use crate::error::WorkerEnd;
+use crate::error::{ChildEnd, Error, Role};
 use crate::output::warn_from;
 
-/// How long a worker tries to reconnect after its link broke: just long enough to see that this process
-/// has ended.
-const RETRY_FOR: &str = "2s";
-/// How long workers may take to end by themselves.
+/// How long children may take to end by themselves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often processes are checked for their end.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Worker processes that this process started. Dropping it kills those that still run, and waits for them.
+/// Processes of one role that this process started. Dropping it kills those that still run, and waits for them.
 pub struct Children {
     /// Of each, its process id, and whether it is to be killed.
     kill: Vec<(u32, Arc<AtomicBool>)>,
-    start: WorkerCommand,
-    ends: mpsc::UnboundedSender<WorkerEnd>,
-    ended: mpsc::UnboundedReceiver<WorkerEnd>,
+    command: ChildCommand,
+    on_line: OnLine,
+    ends: mpsc::UnboundedSender<ChildEnd>,
+    ended: mpsc::UnboundedReceiver<ChildEnd>,
     left: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// How a worker is started.
-struct WorkerCommand {
-    master: String,
-    cores: usize,
-    token: Option<String>,
+/// Called with the process id of a child and each line of its standard output; with `None` when that has ended.
+pub type OnLine = Arc<dyn Fn(u32, Option<&str>) + Send + Sync>;
+
+/// How children are started.
+pub struct ChildCommand {
+    pub role: Role,
+    pub arguments: Vec<String>,
+    pub token: Option<String>,
 }
 
-impl WorkerCommand {
-    fn spawn(&self) -> std::io::Result<Child> {
+impl ChildCommand {
+    /// Starts workers that join one of these masters. `count` of them share the cores of this machine. A worker that has
+    /// lost its master looks for one for so long as `retry` says.
+    pub fn worker(masters: &str, count: usize, retry: &str, token: Option<String>) -> Self {
+        let cores = cores_of_each(count).to_string();
+        let arguments = [
+            "--json", "--master", masters, "--cores", &cores, "--retry", retry,
+        ];
+        ChildCommand {
+            role: Role::Worker,
+            arguments: arguments.map(str::to_owned).to_vec(),
+            token,
+        }
+    }
+
+    fn spawn(&self, more: &[&str]) -> std::io::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["worker", "--json", "--master", &self.master])
-            .args(["--cores", &self.cores.to_string(), "--retry", RETRY_FOR])
+            .arg(self.role.subcommand())
+            .args(&self.arguments)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Ctrl-C at the terminal must reach this process only, which ends its workers in order.
+            // Ctrl-C at the terminal must reach this process only, which ends its children in order.
             .process_group(0);
         if let Some(token) = &self.token {
             command.env("DSTREAMS_TOKEN", token);
         }
         command.spawn()
     }
+}
+
+/// The cores of each of several workers of this machine.
+pub fn cores_of_each(workers: usize) -> usize {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    (cores / workers).max(1)
 }
 
 /// The line that a worker prints when it has joined.
@@ -67,35 +88,29 @@ struct Joined {
 }
 
 impl Children {
-    /// Starts `count` workers of the master at `master`, which share the cores of this machine.
-    pub fn start(count: usize, master: &str, token: Option<&str>) -> Result<Self, Error> {
-        let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    /// Starts no process yet.
+    pub fn new(command: ChildCommand, on_line: OnLine) -> Self {
         let (ends, ended) = mpsc::unbounded_channel();
-        let mut children = Children {
+        Children {
             kill: Vec::new(),
-            start: WorkerCommand {
-                master: master.to_owned(),
-                cores: (cores / count).max(1),
-                token: token.map(str::to_owned),
-            },
+            command,
+            on_line,
             ends,
             ended,
             left: 0,
             threads: Vec::new(),
-        };
-        for _ in 0..count {
-            children.add()?;
         }
-        Ok(children)
     }
 
-    /// Starts one more worker.
-    pub fn add(&mut self) -> Result<(), Error> {
+    /// Starts one more, with more arguments; returns its process id.
+    pub fn add(&mut self, more: &[&str]) -> Result<u32, Error> {
         self.threads.retain(|thread| !thread.is_finished());
         // The thread of a process that has ended has dropped its half.
         self.kill.retain(|(_, kill)| Arc::strong_count(kill) > 1);
-        let child = self.start.spawn().map_err(Error::Start)?;
-        self.attend(child)
+        let child = self.command.spawn(more).map_err(Error::Start)?;
+        let pid = child.id();
+        self.attend(child)?;
+        Ok(pid)
     }
 
     /// Kills a process (kill -9), if it is one of these.
@@ -106,7 +121,7 @@ impl Children {
 
     /// Starts threads that forward a child's output and wait for its end.
     fn attend(&mut self, mut child: Child) -> Result<(), Error> {
-        let (pid, ended) = (child.id(), self.ends.clone());
+        let (pid, role, ended) = (child.id(), self.command.role, self.ends.clone());
         let (number, kill) = (
             Arc::new(AtomicU32::new(0)),
             Arc::new(AtomicBool::new(false)),
@@ -120,7 +135,8 @@ impl Children {
             let status = wait(&mut child, &kill);
             let worker = Some(known.load(Ordering::Relaxed)).filter(|number| *number > 0);
             if let Some(status) = status {
-                let _ = ended.send(WorkerEnd {
+                let _ = ended.send(ChildEnd {
+                    role,
                     pid,
                     worker,
                     status,
@@ -130,9 +146,17 @@ impl Children {
         let (Some(output), Some(errors)) = said else {
             return Ok(());
         };
-        let known = Arc::clone(&number);
-        self.thread(move || note_number(output, &known))?;
-        self.thread(move || pass_on(errors, &number, pid))
+        let (known, on_line) = (Arc::clone(&number), Arc::clone(&self.on_line));
+        self.thread(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if role == Role::Worker {
+                    note_number(&line, &known);
+                }
+                on_line(pid, Some(&line));
+            }
+            on_line(pid, None);
+        })?;
+        self.thread(move || pass_on(errors, role, &number, pid))
     }
 
     fn thread(&mut self, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
@@ -152,7 +176,7 @@ impl Children {
     }
 
     /// Waits for the next process to end; never returns if none is left. Cancel-safe.
-    pub async fn ended(&mut self) -> WorkerEnd {
+    pub async fn ended(&mut self) -> ChildEnd {
         match self.ended.recv().await {
             Some(ended) => {
                 self.left -= 1;
@@ -196,21 +220,19 @@ fn wait(child: &mut Child, kill: &AtomicBool) -> Option<ExitStatus> {
     }
 }
 
-/// Reads a worker's output: its number, each time that it joins.
-fn note_number(output: impl Read, number: &AtomicU32) {
-    for line in BufReader::new(output).lines().map_while(Result::ok) {
-        if let Ok(joined) = serde_json::from_str::<Joined>(&line) {
-            number.store(joined.worker, Ordering::Relaxed);
-        }
+/// Takes a worker's number from a line, each time that it joins.
+fn note_number(line: &str, number: &AtomicU32) {
+    if let Ok(joined) = serde_json::from_str::<Joined>(line) {
+        number.store(joined.worker, Ordering::Relaxed);
     }
 }
 
-/// Forwards a worker's warnings.
-fn pass_on(errors: impl Read, number: &AtomicU32, pid: u32) {
+/// Forwards a child's warnings.
+fn pass_on(errors: impl Read, role: Role, number: &AtomicU32, pid: u32) {
     for line in BufReader::new(errors).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         match number.load(Ordering::Relaxed) {
-            0 => warn_from(format_args!("worker of pid {pid}"), line),
+            0 => warn_from(format_args!("{role} of pid {pid}"), line),
             number => warn_from(format_args!("worker {number}"), line),
         }
     }

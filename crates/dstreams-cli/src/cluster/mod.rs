@@ -1,6 +1,8 @@
-//! Workers of the word count, started by this process or by others.
+//! Workers of the word count, started by this process or by others, and masters that this process starts.
 
 mod child_processes;
+mod processes;
+mod signal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +11,18 @@ use dstreams_cluster::app::{Change, ClusterArgs, Members, gather};
 use dstreams_cluster::{ClusterStatus, Master, MasterOptions, WorkerStatus};
 use tokio::time::sleep;
 
-use self::child_processes::Children;
-use crate::error::{Error, WorkerEnd};
+use self::child_processes::{ChildCommand, Children};
+pub use self::processes::ClusterProcesses;
+use crate::error::{ChildEnd, Error};
 use crate::output::{json, offer_line, warn};
 use crate::program::{Engine, Program, Receiver, WordCount, describe_with_results};
 
 /// How often the list of workers is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a worker tries to reconnect after its link broke: just long enough to see that this process
+/// has ended.
+const RETRY_FOR: &str = "2s";
 
 /// Where worker joins and departures are reported.
 #[derive(Debug, Clone, Copy)]
@@ -91,8 +98,13 @@ impl Gathering {
     pub async fn own(program: &Program, args: &ClusterArgs, count: u16) -> Result<Self, Error> {
         let mut gathering = Self::others(program, args, "127.0.0.1:0", count).await?;
         let token = args.secret().read()?;
-        let (count, master) = (usize::from(count), gathering.address());
-        gathering.children = Some(Children::start(count, master, token.as_deref())?);
+        let count = usize::from(count);
+        let command = ChildCommand::worker(gathering.address(), count, RETRY_FOR, token);
+        let mut children = Children::new(command, Arc::new(|_, _| ()));
+        for _ in 0..count {
+            children.add(&[])?;
+        }
+        gathering.children = Some(children);
         Ok(gathering)
     }
 
@@ -112,7 +124,7 @@ impl Gathering {
         };
         let cluster = tokio::select! {
             cluster = gather(self.master, &mut report) => cluster?,
-            ended = next_ended(&mut children) => return Err(Error::WorkerEnded(ended)),
+            ended = next_ended(&mut children) => return Err(Error::NoneLeft(ended)),
         };
         // Workers that joined since the last look.
         report(&cluster.status());
@@ -141,19 +153,11 @@ impl Workers {
     /// Kills the one of our own processes that joined first, and starts another one. Returns its status, or `None` if not
     /// all of them have joined.
     pub fn replace_oldest(&mut self) -> Result<Option<WorkerStatus>, Error> {
-        let workers = self.now().into_iter();
-        let own: Vec<_> = workers.filter(|worker| self.is_own(worker.pid)).collect();
-        let Some(children) = &mut self.children else {
-            return Ok(None);
-        };
-        let all = own.len() == children.left();
-        let oldest = own.into_iter().min_by_key(|worker| worker.id);
-        let oldest = oldest.filter(|_| all);
-        if let Some(oldest) = &oldest {
-            children.add()?;
-            children.kill(oldest.pid);
+        let workers = self.now();
+        match &mut self.children {
+            Some(children) => replace_oldest(workers, children),
+            None => Ok(None),
         }
-        Ok(oldest)
     }
 
     /// Reports joins and departures. Returns only when all workers that this process started have ended
@@ -165,7 +169,7 @@ impl Workers {
                     warn(&ended);
                     let left = self.children.as_ref().map_or(0, Children::left);
                     if left == 0 && self.now().iter().all(|worker| self.is_own(worker.pid)) {
-                        return Error::WorkerEnded(ended);
+                        return Error::NoneLeft(ended);
                     }
                 }
                 () = sleep(POLL_INTERVAL) => self.look(),
@@ -200,6 +204,25 @@ impl Workers {
     }
 }
 
+/// Kills the process that joined first of these workers, and starts another one; `None` if not all have joined.
+fn replace_oldest(
+    workers: Vec<WorkerStatus>,
+    children: &mut Children,
+) -> Result<Option<WorkerStatus>, Error> {
+    let own: Vec<_> = workers
+        .into_iter()
+        .filter(|worker| children.has(worker.pid))
+        .collect();
+    let all = own.len() == children.left();
+    let oldest = own.into_iter().min_by_key(|worker| worker.id);
+    let oldest = oldest.filter(|_| all);
+    if let Some(oldest) = &oldest {
+        children.add(&[])?;
+        children.kill(oldest.pid);
+    }
+    Ok(oldest)
+}
+
 impl ReportTo {
     /// Reports a change. Never blocks, even if nobody reads it.
     fn of(self, change: &Change) {
@@ -219,7 +242,7 @@ pub async fn watch(workers: &mut Option<Workers>) -> Error {
     }
 }
 
-async fn next_ended(children: &mut Option<Children>) -> WorkerEnd {
+async fn next_ended(children: &mut Option<Children>) -> ChildEnd {
     match children {
         Some(children) => children.ended().await,
         None => std::future::pending().await,

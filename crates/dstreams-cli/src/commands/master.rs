@@ -26,6 +26,10 @@ pub struct WordcountMasterArgs {
     /// restart resumes it
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Also count words since the start, and write the counts that each batch has changed to files below this directory,
+    /// as JSON lines, exactly once
+    #[arg(long, value_name = "DIR")]
+    totals: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -42,6 +46,7 @@ pub async fn run(args: WordcountMasterArgs) -> Result<(), Error> {
     } = args.master;
     let mut ending = Ending::new(ends.drain)?;
     let program = Program::of_clients(&args.times)?.with_state_dir(args.state.as_deref())?;
+    let program = program.with_totals(args.totals.as_deref())?;
     let report = Report::new(json, args.times.interval);
     let gathering = async {
         if !standby {

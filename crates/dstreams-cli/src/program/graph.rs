@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dstreams::files::Format;
 use dstreams::{Clients, Result, StreamContext, agg, text};
 use humantime::format_duration;
 
@@ -34,9 +35,9 @@ pub struct Program {
     /// The state directory, if any.
     #[arg(long)]
     state: Option<PathBuf>,
-    /// Whether to count the words since the start, besides those of the window.
+    /// Directory for the counts of words since the start, if they are wanted.
     #[arg(long)]
-    totals: bool,
+    totals: Option<PathBuf>,
 }
 
 impl Program {
@@ -48,7 +49,7 @@ impl Program {
             text,
             lines,
             state: None,
-            totals: false,
+            totals: None,
         })
     }
 
@@ -59,10 +60,12 @@ impl Program {
         Ok(self)
     }
 
-    /// The same, which also counts the words since the start.
-    pub fn with_totals(mut self) -> Self {
-        self.totals = true;
-        self
+    /// The same, which also counts words since the start, and writes those counts that a batch has changed to files in a
+    /// directory.
+    pub fn with_totals(mut self, totals: Option<&Path>) -> Result<Self, Error> {
+        let totals = totals.map(std::path::absolute).transpose();
+        self.totals = totals.map_err(|error| Error::Usage(format!("--totals: {error}")))?;
+        Ok(self)
     }
 
     /// A program that receives lines from clients only.
@@ -81,6 +84,17 @@ impl Program {
 
     /// Its arguments as text, for other processes.
     pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = self.times_and_places();
+        for (name, address) in [("--text", &self.text), ("--lines", &self.lines)] {
+            if let Some(address) = address {
+                arguments.extend([name.to_owned(), address.clone()]);
+            }
+        }
+        arguments
+    }
+
+    /// The arguments that `dstreams master` has too: interval, window and directories.
+    pub fn times_and_places(&self) -> Vec<String> {
         let time = |time| format_duration(time).to_string();
         let mut arguments = vec![
             "--interval".to_owned(),
@@ -88,16 +102,11 @@ impl Program {
             "--window".to_owned(),
             time(self.window),
         ];
-        for (name, address) in [("--text", &self.text), ("--lines", &self.lines)] {
-            if let Some(address) = address {
-                arguments.extend([name.to_owned(), address.clone()]);
-            }
-        }
         if let Some(state) = &self.state {
             arguments.extend(["--state".to_owned(), state.display().to_string()]);
         }
-        if self.totals {
-            arguments.push("--totals".to_owned());
+        if let Some(totals) = &self.totals {
+            arguments.extend(["--totals".to_owned(), totals.display().to_string()]);
         }
         arguments
     }
@@ -141,10 +150,9 @@ impl Program {
             .top(TOP)
             .for_each_rdd(move |rdd| top.top(rdd.collect()));
         window_words.for_each_rdd(move |rdd| total.window_words(rdd.collect()));
-        if self.totals {
-            let (totals, changed) = (words.running_agg("totals", agg::count())?, outcome.clone());
-            let totals = totals.changes();
-            totals.for_each_rdd(move |rdd| changed.totals(rdd.collect()));
+        if let Some(directory) = &self.totals {
+            let totals = words.running_agg("totals", agg::count())?;
+            totals.changes().write_files(directory, Format::JsonLines)?;
         }
         ctx.add_listener(outcome);
         Ok(ctx)

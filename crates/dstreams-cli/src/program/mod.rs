@@ -13,7 +13,7 @@ use dstreams_cluster::app::dismiss;
 use dstreams_cluster::{ClusterStatus, RunningCluster};
 
 pub use self::graph::{LINES, Program, TEXT};
-pub use self::results::{BatchResults, Receiver};
+pub use self::results::{BatchLine, BatchResults, Receiver};
 use crate::error::Error;
 
 /// How long an abandoned program may take to stop.
@@ -132,7 +132,9 @@ impl WordCount {
         self.dismiss().await;
         match summary? {
             Some(summary) if summary.unfinished == 0 => Ok(summary),
-            Some(Summary { unfinished, .. }) => Err(Error::Unfinished { unfinished }),
+            Some(Summary { unfinished, .. }) => Err(Error::Unfinished {
+                unfinished: Some(unfinished),
+            }),
             None => Err(Error::Program(dstreams::Error::NotRunning)),
         }
     }

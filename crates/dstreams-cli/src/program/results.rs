@@ -1,12 +1,13 @@
 //! Results of batches, from the commit to the code that prints them.
 //!
-//! The outputs (the top ten, the number of words, changed totals) provide the words when a batch is committed; the
+//! The outputs (the top ten, the number of words) provide the words when a batch is committed; the
 //! batch's report right after provides the times. Together they are a [`BatchResults`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dstreams::{BatchReport, BatchTime, Listener, Result};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::output::warn;
@@ -27,10 +28,47 @@ pub struct BatchResults {
     pub window_words: i64,
     /// The most frequent words of the window: by count, then by word.
     pub top: Vec<(String, i64)>,
-    /// The counts since the start of this batch's words, if the program has them.
-    pub totals: Vec<(String, i64)>,
     pub processing: Duration,
     pub scheduling_delay: Duration,
+}
+
+/// The same as a line of JSON.
+#[derive(Serialize, Deserialize)]
+pub struct BatchLine {
+    batch_time: u64,
+    records: u64,
+    window_words: i64,
+    top: Vec<(String, i64)>,
+    processing_ms: f64,
+    scheduling_delay_ms: f64,
+}
+
+impl From<&BatchResults> for BatchLine {
+    fn from(found: &BatchResults) -> Self {
+        let millis = |time: Duration| time.as_micros() as f64 / 1e3;
+        BatchLine {
+            batch_time: found.batch.millis(),
+            records: found.records,
+            window_words: found.window_words,
+            top: found.top.clone(),
+            processing_ms: millis(found.processing),
+            scheduling_delay_ms: millis(found.scheduling_delay),
+        }
+    }
+}
+
+impl From<BatchLine> for BatchResults {
+    fn from(line: BatchLine) -> Self {
+        let time = |millis: f64| Duration::from_micros((millis * 1e3).round() as u64);
+        BatchResults {
+            batch: BatchTime::from_millis(line.batch_time),
+            records: line.records,
+            window_words: line.window_words,
+            top: line.top,
+            processing: time(line.processing_ms),
+            scheduling_delay: time(line.scheduling_delay_ms),
+        }
+    }
 }
 
 /// Sends the results of batches.
@@ -56,7 +94,6 @@ struct Shared {
 struct Half {
     top: Result<Vec<(String, i64)>>,
     window_words: Result<i64>,
-    totals: Result<Vec<(String, i64)>>,
 }
 
 impl Default for Half {
@@ -64,7 +101,6 @@ impl Default for Half {
         Half {
             top: Ok(Vec::new()),
             window_words: Ok(0),
-            totals: Ok(Vec::new()),
         }
     }
 }
@@ -91,11 +127,6 @@ impl Outcome {
         self.half().window_words = records.map(|records| records.iter().sum());
     }
 
-    /// Sets the counts since the start that the batch has changed.
-    pub fn totals(&self, totals: Result<Vec<(String, i64)>>) {
-        self.half().totals = totals;
-    }
-
     fn half(&self) -> MutexGuard<'_, Half> {
         self.0.half.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +141,6 @@ impl Listener for Outcome {
                 records: report.records,
                 window_words: half.window_words?,
                 top,
-                totals: half.totals?,
                 processing: report.processing_time(),
                 scheduling_delay: report.scheduling_delay(),
             })

@@ -619,6 +619,52 @@ fn a_demo_with_faults_kills_workers_and_counts_every_word() {
     );
 }
 
+/// Standbys take over from masters that are killed. Its own comparison of all words with those sent is the check.
+#[test]
+fn a_demo_that_kills_masters_counts_every_word() {
+    let _alone = alone();
+    let arguments = [
+        "demo",
+        "--workers",
+        "2",
+        "--kill-every",
+        "3s",
+        "--kill-master",
+        "--batches",
+        "30",
+        "--rate",
+        "500",
+    ];
+    let output = run(&arguments, b"");
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    let warned = message(output, 0);
+    let lines = |of: &str| {
+        let lines = warned.lines().filter(|line| line.contains(of));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (masters, leaders) = (lines(": kills the master that leads"), lines(" leads"));
+    assert!(!masters.is_empty(), "{warned}");
+    // Each time, the other one leads.
+    let leaders = leaders
+        .iter()
+        .filter(|line| line.contains(": the master at "));
+    let addresses = leaders.map(|line| line.split(' ').nth(4).unwrap());
+    let addresses: Vec<_> = addresses.collect();
+    assert_eq!(addresses.len(), masters.len() + 1, "{warned}");
+    assert!(addresses.windows(2).all(|two| two[0] != two[1]), "{warned}");
+    let workers = lines(": kills worker ").len();
+    let wanted = format!(
+        "killed {workers} workers and {} masters; all ",
+        masters.len()
+    );
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with(&wanted), "{said}");
+    assert!(
+        last.ends_with("were counted as often as they were sent"),
+        "{said}"
+    );
+}
+
 #[test]
 fn wrong_usage_of_cluster_commands_is_explained() {
     for (arguments, wanted) in [
@@ -649,6 +695,7 @@ fn wrong_usage_of_cluster_commands_is_explained() {
             "--partitions",
         ),
         (&["demo", "--kill-every", "5s"], "--workers"),
+        (&["demo", "--workers", "3", "--kill-master"], "--kill-every"),
         (
             &["demo", "--workers", "3", "--kill-every", "10ms"],
             "shorter than two seconds",

@@ -3,25 +3,28 @@
 mod faults;
 mod feed;
 mod screen;
+mod stage;
+mod totals;
 mod zipf;
 
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::time::Duration;
 
 use dstreams::Summary;
-use dstreams_cluster::app::{ClusterArgs, DRAIN, duration};
+use dstreams_cluster::app::{DRAIN, duration};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::faults::Faults;
 use self::feed::{Fed, Producer};
 use self::screen::{CurrentStatus, Screen};
+use self::stage::Stage;
 use crate::arguments::Times;
-use crate::cluster::{Gathering, ReportTo, Workers, watch};
 use crate::commands::table;
 use crate::ending::{End, Ending};
 use crate::error::Error;
 use crate::output::{print_line, written};
-use crate::program::{BatchResults, LINES, Program, WordCount};
+use crate::program::{BatchResults, LINES, Program};
 
 /// How often the screen is redrawn between batches, for memory and feed.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
@@ -48,6 +51,9 @@ pub struct DemoArgs {
     /// the lines that were sent. The program is kept in a temporary directory
     #[arg(long, value_name = "D", requires = "workers", value_parser = kill_every)]
     kill_every: Option<Duration>,
+    /// Kill the master and a worker in turn, the master first; a standby takes over
+    #[arg(long, requires = "kill_every")]
+    kill_master: bool,
     /// End after N batches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batches: Option<u64>,
@@ -59,45 +65,49 @@ pub struct DemoArgs {
 /// Runs the command.
 pub async fn run(args: DemoArgs) -> Result<(), Error> {
     let mut ending = Ending::new(DRAIN)?;
-    let mut faults = args.kill_every.map(Faults::every).transpose()?;
+    let new = |every| Faults::new(every, args.kill_master);
+    let mut faults = args.kill_every.map(new).transpose()?;
     let mut program = Program::of_clients(&args.times)?;
     if let Some(faults) = &faults {
         program = faults.program(program)?;
     }
-    let (mut shown, address) = tokio::select! {
-        started = start(&args, &program) => started?,
+    let (mut stage, address) = tokio::select! {
+        started = Stage::start(&args, &program) => started?,
         _ = ending.next() => return Ok(()),
     };
     let window = program.window;
     let ended = show(
         (&args, window, &address),
-        &mut shown,
+        &mut stage,
         &mut faults,
         &mut ending,
     )
     .await;
-    if ended.is_err() {
-        shown.program.abandon().await;
-    }
-    if let Some(workers) = shown.workers {
-        workers.finish().await;
+    match ended {
+        Ok(_) => stage.finish().await,
+        Err(_) => stage.abandon().await,
     }
     let DemoResult { fed, done } = ended?;
     let sent = &fed.report;
-    let (acknowledged, counted) = (sent.records_acknowledged, done.records);
-    if counted < acknowledged {
-        return Err(Error::Lost {
-            acknowledged,
-            counted,
-        });
-    }
+    let acknowledged = sent.records_acknowledged;
     let mut total = format!(
-        "fed {} lines, {acknowledged} acknowledged; counted {counted} in {} batches",
-        sent.records_sent, done.batches
+        "fed {} lines, {acknowledged} acknowledged",
+        sent.records_sent
     );
+    // A master that is killed may not have said what it has counted.
+    if let Some(done) = done {
+        let counted = done.records;
+        if counted < acknowledged {
+            return Err(Error::Lost {
+                acknowledged,
+                counted,
+            });
+        }
+        total += &format!("; counted {counted} in {} batches", done.batches);
+    }
     if let Some(faults) = faults {
         total += "\n";
-        total += &match counted == acknowledged {
+        total += &match done.is_none_or(|done| done.records == acknowledged) {
             true => faults.check(&fed.words)?,
             false => "others fed it too, so the counts of words are not compared".to_owned(),
         };
@@ -112,79 +122,61 @@ pub async fn run(args: DemoArgs) -> Result<(), Error> {
     }
 }
 
-/// The running program, and its workers.
-struct DemoView {
-    program: WordCount,
-    /// `None` if it runs in this process alone.
-    workers: Option<Workers>,
-}
-
 /// The result of the demo.
 struct DemoResult {
     fed: Fed,
-    done: Summary,
-}
-
-/// Starts the program; returns it with the address for clients.
-async fn start(args: &DemoArgs, program: &Program) -> Result<(DemoView, String), Error> {
-    let Some(count) = args.workers else {
-        let program = WordCount::start(program).await?;
-        let address = program.address(LINES)?.to_string();
-        let workers = None;
-        return Ok((DemoView { program, workers }, address));
-    };
-    let gathering = Gathering::own(program, &ClusterArgs::default(), count).await?;
-    let address = gathering.address().to_owned();
-    let (program, workers) = gathering.begin(ReportTo::Aside).await?;
-    let workers = Some(workers);
-    Ok((DemoView { program, workers }, address))
+    /// `None` if masters are separate processes.
+    done: Option<Summary>,
 }
 
 /// Feeds the program and shows it, until it has stopped.
 async fn show(
     (args, window, address): (&DemoArgs, Duration, &str),
-    shown: &mut DemoView,
+    stage: &mut Stage,
     faults: &mut Option<Faults>,
     ending: &mut Ending,
 ) -> Result<DemoResult, Error> {
     let mut feed = Producer::start(address, LINES, args.rate).await?;
-    let how = format!("dstreams send {address} --stream {LINES} FILE");
+    // Where lines are not counted, words of other senders would be a mismatch.
+    let how = (!args.kill_master).then(|| format!("dstreams send {address} --stream {LINES} FILE"));
     let mut view = View::open(args, window, how).await?;
-    let watched = (&mut *shown, &mut feed, &mut view);
+    let watched = (&mut *stage, &mut feed, &mut view);
     watch_batches(watched, faults, ending, args.batches).await?;
     // Restores the terminal.
     drop(view);
 
     // First the feed ends, so that all its lines are acknowledged; then the program, so that all
     // acknowledged lines are counted.
-    let fed = tokio::select! {
-        fed = feed.finish() => fed?,
-        error = watch(&mut shown.workers) => return Err(error),
-        _ = ending.next() => return Err(Error::Unfinished { unfinished: 1 }),
+    let mut finishing = pin!(feed.finish());
+    let fed = loop {
+        tokio::select! {
+            fed = &mut finishing => break fed?,
+            // They are not shown any more.
+            found = stage.next() => if found?.is_none() {
+                break finishing.await?;
+            },
+            _ = ending.next() => return Err(Error::Unfinished { unfinished: None }),
+        }
     };
-    let engine = shown.program.engine();
-    engine.request_stop_within(DRAIN);
+    stage.stop();
     loop {
         tokio::select! {
-            found = shown.program.next() => match (found?, &mut *faults) {
-                (Some(found), Some(faults)) => faults.batch(found.totals),
-                (Some(_), None) => {}
-                (None, _) => break,
+            found = stage.next() => if found?.is_none() {
+                break;
             },
-            error = watch(&mut shown.workers) => return Err(error),
             end = ending.next() => match end {
-                End::Gracefully | End::AtOnce => engine.request_abort(),
-                End::Now => return Err(Error::Unfinished { unfinished: 1 }),
+                End::Gracefully | End::AtOnce => stage.abort(),
+                End::Now => return Err(Error::Unfinished { unfinished: None }),
             },
         }
     }
-    let done = shown.program.end().await?;
+    let done = stage.end().await?;
     Ok(DemoResult { fed, done })
 }
 
 /// Shows batches until there were enough, or the user quits.
 async fn watch_batches(
-    (shown, feed, view): (&mut DemoView, &mut Producer, &mut View),
+    (stage, feed, view): (&mut Stage, &mut Producer, &mut View),
     faults: &mut Option<Faults>,
     ending: &mut Ending,
     batches: Option<u64>,
@@ -194,32 +186,28 @@ async fn watch_batches(
     let mut left = batches;
     while left != Some(0) {
         tokio::select! {
-            found = shown.program.next() => match found? {
-                Some(mut found) => {
-                    if let Some(faults) = faults {
-                        faults.batch(std::mem::take(&mut found.totals));
-                    }
-                    let now = shown.now(feed);
+            found = stage.next() => match found? {
+                Some(found) => {
+                    let now = stage.now(feed.acknowledged());
                     tokio::select! {
                         drawn = view.batch(found, &now) => drawn?,
                         error = feed.failed() => return Err(error),
-                        error = watch(&mut shown.workers) => return Err(error),
                         _ = ending.next() => return Ok(()),
                     }
                     left = left.map(|left| left - 1);
+                    faults.iter_mut().try_for_each(Faults::batch)?;
                 }
                 None => return Ok(()),
             },
             error = feed.failed() => return Err(error),
-            error = watch(&mut shown.workers) => return Err(error),
             _ = ending.next() => return Ok(()),
             () = view.quit() => return Ok(()),
             () = faults::next(faults) => if let Some(faults) = faults {
-                faults.strike(&mut shown.workers)?;
+                faults.strike(stage)?;
             },
             _ = ticks.tick() => {}
         }
-        view.draw(&shown.now(feed))?;
+        view.draw(&stage.now(feed.acknowledged()))?;
     }
     Ok(())
 }
@@ -233,16 +221,6 @@ fn kill_every(text: &str) -> Result<Duration, String> {
     }
 }
 
-impl DemoView {
-    fn now(&self, feed: &Producer) -> CurrentStatus {
-        CurrentStatus {
-            status: self.program.status(),
-            cluster: self.workers.as_ref().and_then(Workers::status),
-            acknowledged: feed.acknowledged(),
-        }
-    }
-}
-
 /// The view of batches.
 enum View {
     Screen(Box<Screen>),
@@ -251,7 +229,7 @@ enum View {
 
 impl View {
     /// A screen if there is a terminal and no --plain, else lines.
-    async fn open(args: &DemoArgs, window: Duration, how: String) -> Result<Self, Error> {
+    async fn open(args: &DemoArgs, window: Duration, how: Option<String>) -> Result<Self, Error> {
         let interval = args.times.interval;
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if !args.plain && !dumb && std::io::stdout().is_terminal() {
@@ -262,7 +240,9 @@ impl View {
             "words of the last {window:?}, every {interval:?}"
         ))
         .await?;
-        print_line(format_args!("feed it too: {how}")).await?;
+        if let Some(how) = how {
+            print_line(format_args!("feed it too: {how}")).await?;
+        }
         table::header().await?;
         Ok(View::Plain(interval))
     }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io::{self, Stdout, Write};
 use std::time::Duration;
 
-use dstreams::Status;
 use dstreams_cluster::ClusterStatus;
 use dstreams_cluster::app::Console;
 use indicatif::{HumanBytes, HumanCount};
@@ -32,7 +31,12 @@ const BAR_COLUMNS: usize = 40;
 
 /// The current status of the program and its workers.
 pub struct CurrentStatus {
-    pub status: Status,
+    /// Lines in committed batches; `None` if masters are separate processes.
+    pub counted: Option<u64>,
+    /// Bytes of memory of blocks.
+    pub block_memory: u64,
+    /// The master that leads, if masters are separate processes.
+    pub leader: Option<String>,
     /// `None` if it runs in this process alone.
     pub cluster: Option<ClusterStatus>,
     /// Number of acknowledged lines.
@@ -93,7 +97,8 @@ struct ScreenContent {
     interval: Duration,
     window: Duration,
     wanted: Option<u64>,
-    how: String,
+    /// How to feed it too.
+    how: Option<String>,
     batches: u64,
     last: Option<BatchResults>,
     /// Records a second and processing time in microseconds, newest first.
@@ -107,7 +112,7 @@ impl Screen {
         interval: Duration,
         window: Duration,
         wanted: Option<u64>,
-        how: String,
+        how: Option<String>,
     ) -> Result<Self, Error> {
         let open = || {
             let mut terminal = Terminal::new(TermionBackend::new(Borrowed::new()?))?;
@@ -156,7 +161,10 @@ impl Screen {
         let shown = &self.shown;
         let foot = match self.warnings.last() {
             Some(warning) => warning,
-            None => format!("q ends it    feed it too: {}", shown.how),
+            None => match &shown.how {
+                Some(how) => format!("q ends it    feed it too: {how}"),
+                None => "q ends it".to_owned(),
+            },
         };
         let drawn = self.terminal.draw(|frame| shown.draw(frame, now, &foot));
         drawn.map(drop).map_err(Error::Terminal)
@@ -208,7 +216,7 @@ impl ScreenContent {
         self.draw_words(frame, words);
         self.draw_numbers(frame, numbers, now);
         if let Some(cluster) = &now.cluster {
-            draw_workers(frame, workers, cluster);
+            draw_workers(frame, workers, cluster, now.leader.as_deref());
         }
         let most = HumanCount(self.rates.iter().copied().max().unwrap_or(0));
         curve(
@@ -266,12 +274,11 @@ impl ScreenContent {
     }
 
     fn draw_numbers(&self, frame: &mut Frame, area: Rect, now: &CurrentStatus) {
-        let (status, acknowledged) = (&now.status, now.acknowledged);
         let of_last = |value: &dyn Fn(&BatchResults) -> String| {
             self.last.as_ref().map_or("-".to_owned(), value)
         };
         let count = |n: u64| HumanCount(n).to_string();
-        let blocks = HumanBytes(status.block_memory as u64);
+        let blocks = HumanBytes(now.block_memory);
         let numbers = [
             (
                 "records/s",
@@ -287,8 +294,8 @@ impl ScreenContent {
                 "words in the window",
                 of_last(&|last| count(last.window_words.unsigned_abs())),
             ),
-            ("lines acknowledged", count(acknowledged)),
-            ("lines counted", count(status.records)),
+            ("lines acknowledged", count(now.acknowledged)),
+            ("lines counted", now.counted.map_or("-".to_owned(), count)),
             ("", String::new()),
             ("memory of the process", resident()),
             ("memory of blocks", blocks.to_string()),
@@ -304,8 +311,8 @@ impl ScreenContent {
     }
 }
 
-/// A line for each worker: its blocks, its partitions and its memory; and how many were lost.
-fn draw_workers(frame: &mut Frame, area: Rect, cluster: &ClusterStatus) {
+/// A line for each worker: its blocks, its partitions and its memory; and what was lost, rebuilt and copied.
+fn draw_workers(frame: &mut Frame, area: Rect, cluster: &ClusterStatus, leader: Option<&str>) {
     let rows = cluster.workers.iter().map(|worker| {
         let [name, blocks, partitions, memory] = of_worker(worker);
         let partitions = format!("partitions {partitions}");
@@ -322,11 +329,22 @@ fn draw_workers(frame: &mut Frame, area: Rect, cluster: &ClusterStatus) {
         Constraint::Fill(1),
         Constraint::Length(12),
     ];
-    let title = match (cluster.losses, cluster.rebuilds) {
-        (0, _) => " workers ".to_owned(),
-        (lost, 0) => format!(" workers, {lost} lost "),
-        (lost, rebuilds) => format!(" workers, {lost} lost, state rebuilt {rebuilds} times "),
-    };
+    let mut title = " workers".to_owned();
+    if let Some(leader) = leader {
+        title += &format!(" of master {leader}");
+    }
+    let (lost, rebuilds, copies) = (cluster.losses, cluster.rebuilds, cluster.task_copies);
+    if lost > 0 {
+        title += &format!(", {lost} lost");
+    }
+    if rebuilds > 0 {
+        title += &format!(", state rebuilt {rebuilds} times");
+    }
+    if copies > 0 {
+        let won = cluster.task_copies_won;
+        title += &format!(", {copies} slow tasks copied, {won} copies first");
+    }
+    title += " ";
     let block = Block::bordered().title(title);
     frame.render_widget(Table::new(rows, widths).block(block), area);
 }

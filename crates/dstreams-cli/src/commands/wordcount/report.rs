@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::commands::table;
 use crate::error::Error;
 use crate::output::{self, json, print_line, warn};
-use crate::program::{BatchResults, LINES};
+use crate::program::{BatchLine, BatchResults, LINES};
 
 /// Prints the batches of `wordcount` and `master`, as JSON or as a table.
 pub struct Report {
@@ -98,7 +98,7 @@ impl Report {
 
     pub async fn batch(&mut self, found: &BatchResults) -> Result<(), Error> {
         match self.json {
-            true => print_line(json(&Batch::of(found))?).await?,
+            true => print_line(json(&BatchLine::from(found))?).await?,
             false => table::batch(found, self.interval).await?,
         }
         self.records += found.records;
@@ -172,29 +172,6 @@ struct Worker<'a> {
     id: u32,
     pid: u32,
     ingest: &'a str,
-}
-
-#[derive(Serialize)]
-struct Batch<'a> {
-    batch_time: u64,
-    records: u64,
-    window_words: i64,
-    top: &'a [(String, i64)],
-    processing_ms: f64,
-    scheduling_delay_ms: f64,
-}
-
-impl<'a> Batch<'a> {
-    fn of(found: &'a BatchResults) -> Self {
-        Batch {
-            batch_time: found.batch.millis(),
-            records: found.records,
-            window_words: found.window_words,
-            top: &found.top,
-            processing_ms: found.processing.as_micros() as f64 / 1e3,
-            scheduling_delay_ms: found.scheduling_delay.as_micros() as f64 / 1e3,
-        }
-    }
 }
 
 #[derive(Serialize)]
