@@ -16,7 +16,7 @@ use dstreams_control::{BatchTime, BlockId, BlockMeta, Due, ReceiverId};
 use super::batch::{BatchRunner, Wanted};
 use super::cluster_state::ClusterState;
 use super::hub::Hub;
-use super::rebuild::StateRebuild;
+use super::rebuild::{REPLAYED_AT_ONCE, StateRebuild};
 use crate::link::ToWorker;
 use crate::retry::retryable;
 
@@ -77,6 +77,11 @@ impl Workers for ClusterWorkers {
     /// The first stages of a batch run while the previous batch finishes.
     fn max_running(&self) -> usize {
         2
+    }
+
+    /// Their bytes have no bound: a resume has all blocks in memory already.
+    fn max_replayed(&self) -> usize {
+        REPLAYED_AT_ONCE
     }
 
     /// When a worker is lost, the engine runs its tasks elsewhere; but tasks on its state cannot move, so

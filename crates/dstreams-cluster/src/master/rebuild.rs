@@ -22,8 +22,9 @@ use super::hub::Hub;
 
 /// The most tries to rebuild the state, each ended by the loss of a primary.
 const MAX_ROUNDS: u32 = 10;
-/// Batches that are replayed at once, and the bytes of their blocks, which are in memory: at least one batch.
-const AT_ONCE: usize = 3;
+/// Batches that are replayed at once.
+pub const REPLAYED_AT_ONCE: usize = 3;
+/// The bytes of their blocks, which are in memory: at least one batch.
 const MAX_BYTES: u64 = 256 << 20;
 
 /// A rebuild of the state from the newest checkpoint and the batches since.
@@ -108,7 +109,7 @@ impl StateRebuild<'_> {
         loop {
             let fits = |batch: &&RecoveryBatch| {
                 replays.is_empty()
-                    || replays.len() < AT_ONCE && bytes + bytes_of(batch) <= MAX_BYTES
+                    || replays.len() < REPLAYED_AT_ONCE && bytes + bytes_of(batch) <= MAX_BYTES
             };
             if let Some(batch) = waiting.next_if(fits) {
                 bytes += bytes_of(batch);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use dstreams_control::{Controller, Restored};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::watch;
 
 use super::local::LocalWorkers;
@@ -75,7 +76,7 @@ impl StreamContext {
 }
 
 /// Replays the batches that took effect after the checkpoint, for their state alone; each with the usual number of
-/// attempts. Returns where the controller resumes.
+/// attempts, several at once if the workers can. Returns where the controller resumes.
 pub async fn replay(
     workers: &dyn Workers,
     durable: &Durable,
@@ -84,24 +85,31 @@ pub async fn replay(
 ) -> Result<Restored> {
     let begun = Instant::now();
     let mut batches = BatchSequence::after(restored.batch(), config.interval.as_millis() as u64);
-    for (batch, blocks) in &restored.committed {
+    let replays = restored.committed.iter().map(|(batch, blocks)| {
         let before = batches.next(*batch);
-        let mut attempt = 1;
         let set_aside = restored.controller.set_aside.contains(batch);
         let records: &[_] = if set_aside { &[] } else { blocks };
-        while let Err(error) = workers.replay_batch(*batch, before, attempt, records).await {
-            if !error.is_retryable() || attempt >= config.attempts {
-                return Err(error);
+        async move {
+            let mut attempt = 1;
+            while let Err(error) = workers.replay_batch(*batch, before, attempt, records).await {
+                if !error.is_retryable() || attempt >= config.attempts {
+                    return Err(error);
+                }
+                tracing::warn!(%batch, attempt, %error, "replay of a batch for its state failed");
+                attempt += 1;
+                pause_before(attempt).await;
             }
-            tracing::warn!(%batch, attempt, %error, "replay of a batch for its state failed");
-            attempt += 1;
-            pause_before(attempt).await;
+            Ok((*batch, blocks))
         }
+    });
+    let mut replays = stream::iter(replays).buffered(workers.max_replayed());
+    while let Some((batch, blocks)) = replays.try_next().await? {
         let ids: Vec<_> = blocks.iter().map(|block| block.id).collect();
-        workers.forget(*batch, &ids);
-        durable.replayed(*batch, &ids);
+        workers.forget(batch, &ids);
+        durable.replayed(batch, &ids);
         crate::crash::point("restore:replayed");
     }
+    drop(replays);
     if !restored.committed.is_empty() {
         let (batches, took) = (restored.committed.len(), begun.elapsed());
         tracing::info!(

@@ -42,6 +42,12 @@ pub trait Workers: Send + Sync + 'static {
         1
     }
 
+    /// Number of batches that may be replayed at once. If it is more than one, each waits by itself for the state that it
+    /// begins with.
+    fn max_replayed(&self) -> usize {
+        1
+    }
+
     /// Runs a batch, which begins with the state as of the batch `before`. Returns the dataset of each output, in
     /// their order; `None` if an output has no RDD at that time. Dropping the future aborts the run.
     async fn run(
