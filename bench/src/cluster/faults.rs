@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dstreams::BatchReport;
-use dstreams_cluster::{MasterOptions, SpeculationConfig};
+use dstreams_cluster::{ClusterStatus, MasterOptions, SpeculationConfig};
 use serde_json::{Value, json};
 
 use super::processes::Process;
@@ -27,12 +27,15 @@ const BEFORE: u64 = 40;
 const COUNTED: usize = 15;
 /// A batch is normal again if it takes at most so many times the normal delay.
 const NORMAL: f64 = 1.2;
+/// The interval, and how long after the end of one the fault comes.
+const INTERVAL: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_millis(120);
 /// A slow worker stands still for the first part of each period.
 const STOPPED: Duration = Duration::from_millis(80);
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// `bench part faults [--work grep|window30] [--workers N] [--kill N] [--slow true|false] [--standbys 0|1]
-/// [--speculation true|false] [--checkpoint-every N] [--rate LINES_PER_S]`
+/// [--speculation true|false] [--checkpoint-every N] [--since-checkpoint N] [--rate LINES_PER_S]`
 pub fn faults(flags: &[String]) -> Outcome<Value> {
     let work = flag(flags, "--work", "window30".to_owned())?;
     let workers = flag(flags, "--workers", 4usize)?;
@@ -41,6 +44,7 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
     let standbys = flag(flags, "--standbys", 1usize)?;
     let speculates = flag(flags, "--speculation", false)?;
     let every = flag(flags, "--checkpoint-every", 10u32)?;
+    let since = flag(flags, "--since-checkpoint", every / 2)?;
     let rate = flag(flags, "--rate", 100_000u64)?;
     let dir = std::env::temp_dir().join(format!("dstreams-bench-faults-{}", std::process::id()));
     let mut spec = Spec::on_the_clock(&work, 1_000);
@@ -53,7 +57,7 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
     let mut options = MasterOptions::default();
     options.standbys = standbys;
     options.speculation = speculates.then(SpeculationConfig::default);
-    let seconds = BEFORE + COUNTED as u64 + 10;
+    let seconds = BEFORE + u64::from(every) + COUNTED as u64 + 10;
     let mut cpu_ms = 0.0;
     let (sent, begun, status, summary) = runtime()?.block_on(async {
         let mut cluster = Cluster::start_with(&spec, program.ctx, (workers, options)).await?;
@@ -69,11 +73,21 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
         let before = used(&cluster);
         wait(&mut sending, half).await?;
         cpu_ms = (used(&cluster) - before) / (BEFORE / 2) as f64;
+        // So many batches after a checkpoint, while the next one runs.
+        while watch.told().reports.len() as u32 % every != since {
+            wait(&mut sending, Duration::from_millis(10)).await?;
+        }
+        let now = dstreams::Clock::wall().now().0 / 1_000;
+        wait(
+            &mut sending,
+            INTERVAL - Duration::from_millis(now % 1_000) + LATER,
+        )
+        .await?;
         let begun = dstreams::Clock::wall().now();
         let slowed = slow.then(|| Slowed::begin(cluster.workers[0].id()));
-        for _ in 0..kill {
+        for pid in victims(&cluster.status(), kill) {
             // Killed when dropped.
-            drop(cluster.workers.remove(0));
+            cluster.workers.retain(|worker| worker.id() != pid);
         }
         for _ in 0..kill {
             cluster.workers.push(Process::worker(&cluster.address)?);
@@ -113,7 +127,7 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
     let copies = if speculates { ", copies" } else { "" };
     Ok(json!({
         "work": work,
-        "program": format!("{fault}, {workers} workers, {standbys} standby, checkpoint every {every} s{copies}"),
+        "program": format!("{fault}, {workers} workers, {standbys} standby, {since} of {every} s after a checkpoint{copies}"),
         "checked": json!(summary.records) == sent["records"] && status.losses == kill as u64,
         "rate": rate, "batches": reports.len(),
         "normal_ms": normal_ms, "after_ms": after_ms, "worst_ms": worst,
@@ -126,6 +140,23 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
         "lost": status.lost.iter().map(|lost| lost.after_ms).collect::<Vec<_>>(),
         "rows": rows.json(),
     }))
+}
+
+/// A worker with state, the one that stands by for it, and others.
+fn victims(status: &ClusterStatus, count: usize) -> Vec<u32> {
+    let mut workers: Vec<_> = status.workers.iter().collect();
+    workers.sort_by_key(|worker| worker.holds.is_empty());
+    let first = workers.first().and_then(|worker| worker.holds.first());
+    if let Some(partition) = first
+        && let Some(at) = { &workers }
+            .iter()
+            .position(|it| it.stands_by.contains(partition))
+    {
+        let standby = workers.remove(at);
+        workers.insert(1, standby);
+    }
+    let all = workers.iter().map(|worker| worker.pid);
+    all.take(count).collect()
 }
 
 /// Lets time pass while records are sent.
