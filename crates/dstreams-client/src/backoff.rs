@@ -108,6 +108,35 @@ mod tests {
         );
     }
 
+    /// The numbers of the published generator, from seed 0.
+    #[test]
+    fn jitter_is_splitmix64() {
+        let mut backoff = Backoff::new(retry(1), 0);
+        let published = [
+            0xE220_A839_7B1D_CDAF_u64,
+            0x6E78_9E6A_A1B9_65F4,
+            0x06C4_5D18_8009_454F,
+        ];
+        for number in published {
+            let wanted = (number >> 11) as f64 / (1u64 << 53) as f64;
+            assert_eq!(backoff.unit(), wanted);
+        }
+    }
+
+    #[test]
+    fn the_last_moment_still_counts() {
+        let start = Instant::now();
+        let mut backoff = Backoff::new(retry(9), 7);
+        assert!(backoff.failed(start, true).is_ok());
+        let limit = start + Retry::default().elapsed;
+        assert!(backoff.failed(limit, true).is_ok());
+        assert!(
+            backoff
+                .failed(limit + Duration::from_nanos(1), true)
+                .is_err()
+        );
+    }
+
     #[test]
     fn no_pause_within_a_round_and_rounds_are_counted() {
         let now = Instant::now();

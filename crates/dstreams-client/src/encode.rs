@@ -240,8 +240,10 @@ pub(crate) fn columns_of(schema: &Schema) -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use arrow::array::{DictionaryArray, Int64Array, StringArray, StringViewArray};
-    use arrow::datatypes::Int32Type;
+    use arrow::array::{
+        BinaryViewArray, DictionaryArray, Int64Array, StringArray, StringViewArray,
+    };
+    use arrow::datatypes::{Int32Type, UnionFields, UnionMode};
     use arrow_flight::utils::flight_data_to_arrow_batch;
 
     use super::*;
@@ -303,6 +305,94 @@ mod tests {
                 }
             ),
             "{error}"
+        );
+    }
+
+    /// Rows of a large batch share its texts; a message must not bring those of the other rows along.
+    #[test]
+    fn texts_and_bytes_that_no_row_shows_are_not_sent() {
+        let texts = (0..1000).map(|row| format!("a text of more than twelve bytes {row}"));
+        let texts = StringViewArray::from_iter_values(texts);
+        let bytes = (0..1000).map(|row| format!("as many bytes, more than twelve {row}"));
+        let bytes = BinaryViewArray::from_iter_values(bytes);
+        let columns: [ArrayRef; 2] = [Arc::new(texts), Arc::new(bytes)];
+        for column in columns {
+            let whole = batch(vec![("t", column)]);
+            let sizes = |rows: usize| -> Vec<usize> {
+                let messages = Encoder::new().encode_cut(&whole.slice(0, rows), 1 << 20);
+                let messages = messages.unwrap().into_iter();
+                messages.map(|message| message.body.len()).collect()
+            };
+            let [all, few, two_thirds] = [sizes(1000), sizes(10), sizes(670)].map(|it| it[0]);
+            assert!(few < all / 50, "{few} of {all}");
+            // Little is left over, which is cheaper to send than to leave out.
+            assert!(two_thirds > all * 8 / 10, "{two_thirds} of {all}");
+        }
+    }
+
+    #[test]
+    fn dictionaries_inside_of_other_types_are_refused_by_column() {
+        let dictionary =
+            || DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+        let item = |of: DataType| Arc::new(Field::new("item", of, true));
+        let entries = |of: DataType| {
+            let fields = [
+                Field::new("k", DataType::Utf8, false),
+                Field::new("v", of, true),
+            ];
+            let entries = DataType::Struct(fields.to_vec().into());
+            DataType::Map(Arc::new(Field::new("entries", entries, false)), false)
+        };
+        let union = |of: DataType| {
+            let fields = UnionFields::try_new([0], [Field::new("a", of, true)]).unwrap();
+            DataType::Union(fields, UnionMode::Sparse)
+        };
+        let nested: [fn(Arc<Field>) -> DataType; 7] = [
+            DataType::List,
+            DataType::LargeList,
+            DataType::ListView,
+            DataType::LargeListView,
+            |item| DataType::FixedSizeList(item, 2),
+            |item| DataType::Struct(vec![item].into()),
+            |item| {
+                DataType::RunEndEncoded(Arc::new(Field::new("ends", DataType::Int32, false)), item)
+            },
+        ];
+        let types = |of: fn() -> DataType| {
+            let nested = nested.iter().map(|nest| nest(item(of())));
+            nested
+                .chain([entries(of()), union(of())])
+                .collect::<Vec<_>>()
+        };
+        let of = |data_type: DataType| Schema::new(vec![Field::new("c", data_type, true)]);
+        for data_type in
+            types(|| DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))
+        {
+            let error = plain_schema(&of(data_type.clone()))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("column \"c\": a dictionary inside"),
+                "{data_type}: {error}"
+            );
+        }
+        for data_type in types(|| DataType::Utf8) {
+            let schema = of(data_type);
+            assert_eq!(*plain_schema(&schema).unwrap(), schema);
+        }
+        let plain = plain_schema(&of(dictionary())).unwrap();
+        assert_eq!(*plain, of(DataType::Utf8));
+    }
+
+    #[test]
+    fn columns_are_described_with_their_types() {
+        let fields = [
+            Field::new("key", DataType::Utf8, true),
+            Field::new("value", DataType::Int64, false),
+        ];
+        assert_eq!(
+            columns_of(&Schema::new(fields.to_vec())),
+            "key: Utf8?, value: Int64"
         );
     }
 

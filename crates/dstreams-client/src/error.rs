@@ -402,6 +402,42 @@ mod tests {
     }
 
     #[test]
+    fn errors_that_end_a_sender_have_its_counts_and_those_of_a_connection_its_address() {
+        let tally = Tally::default();
+        let (stream, address) = (String::from("s"), String::from("a:1"));
+        let no_ack = Error::NoAck {
+            address: address.clone(),
+            after: Duration::ZERO,
+        };
+        let gave_up = Error::GaveUp {
+            stream: stream.clone(),
+            tries: 1,
+            elapsed: Duration::ZERO,
+            tally,
+            before: Vec::new(),
+            cause: Box::new(no_ack.clone()),
+        };
+        let of = |code| Error::from_status("s", "a:1", false, Status::new(code, "why"));
+        let counted = Tally {
+            acknowledged: 5,
+            unacknowledged: 2,
+        };
+        for (error, counts, at) in [
+            (of(Code::NotFound), true, None),
+            (of(Code::Unauthenticated), true, Some("a:1")),
+            (gave_up, true, None),
+            (Error::Stopped { tally }, true, None),
+            (no_ack, false, Some("a:1")),
+            (of(Code::Unavailable), false, Some("a:1")),
+        ] {
+            assert_eq!(error.address(), at, "{error}");
+            assert_eq!(error.tally(), counts.then(Tally::default), "{error}");
+            let error = error.with_tally(counted);
+            assert_eq!(error.tally(), counts.then_some(counted), "{error}");
+        }
+    }
+
+    #[test]
     fn giving_up_is_unknown_only_with_records_on_the_way() {
         let no_ack = |address: &str| Error::NoAck {
             address: address.into(),

@@ -286,6 +286,54 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_and_shortest_options_are_accepted() {
+        let options = Options {
+            pack_bytes: LARGEST_MESSAGE,
+            max_message_bytes: LARGEST_MESSAGE,
+            keep_alive: SHORTEST_WAIT,
+            ..Options::default()
+        };
+        options.check().unwrap();
+    }
+
+    /// Timers overflow beyond that.
+    #[test]
+    fn endless_times_become_ten_years_and_others_stay() {
+        let forever = Options {
+            linger: Duration::MAX,
+            connect_timeout: Duration::MAX,
+            open_timeout: Duration::MAX,
+            ack_timeout: Duration::MAX,
+            keep_alive: Duration::MAX,
+            retry: Retry {
+                tries: 3,
+                elapsed: Duration::MAX,
+                first_pause: Duration::MAX,
+                longest_pause: Duration::MAX,
+            },
+            pack_lines: 7,
+            ..Options::default()
+        };
+        let bounded = forever.bounded();
+        let retry = &bounded.retry;
+        let times = [
+            bounded.linger,
+            bounded.connect_timeout,
+            bounded.open_timeout,
+            bounded.ack_timeout,
+            bounded.keep_alive,
+            retry.elapsed,
+            retry.first_pause,
+            retry.longest_pause,
+        ];
+        assert_eq!(times, [Duration::from_secs(315_360_000); 8]);
+        assert_eq!((bounded.pack_lines, retry.tries), (7, 3));
+        let usual = format!("{:?}", Options::default());
+        assert_eq!(format!("{:?}", Options::default().bounded()), usual);
+        assert!(usual.contains("pack_lines: 8192"), "{usual}");
+    }
+
+    #[test]
     fn the_token_is_never_shown() {
         let options = Options {
             token: Some("s3cret\n".to_string()),
