@@ -178,6 +178,17 @@ mod tests {
         assert_eq!(next_worker(&mut route), route.workers[0]);
     }
 
+    /// A master may name other workers each time.
+    #[test]
+    fn a_round_has_a_bound() {
+        let mut route = route("m:1", "p");
+        for n in 1..=MAX_WORKERS {
+            route.found(workers(&format!("a{n}:1 b{n}:1")));
+            next_worker(&mut route);
+            assert_eq!(route.failed(), n == MAX_WORKERS, "{n}");
+        }
+    }
+
     #[test]
     fn a_new_worker_is_tried_before_one_that_failed() {
         let mut route = route("m:1", "p");

@@ -143,6 +143,7 @@ async fn two_senders_of_one_client_do_not_disturb_each_other() {
     let mut one = client.lines("lines").await.unwrap();
     let mut other = client.lines("lines").await.unwrap();
     assert_ne!(one.producer(), other.producer());
+    assert_eq!((one.stream(), other.stream()), ("lines", "lines"));
     for number in 0..100 {
         one.send(&format!("one {number}")).await.unwrap();
         other.send(&format!("other {number}")).await.unwrap();
