@@ -242,6 +242,30 @@ mod tests {
         assert_eq!(records, [100, 1]);
     }
 
+    #[test]
+    fn the_newest_failure_of_each_address_is_remembered_until_progress() {
+        let failure = |address: usize, seconds| Error::NoAck {
+            address: format!("a:{address}"),
+            after: std::time::Duration::from_secs(seconds),
+        };
+        let mut failures = Failures::default();
+        (1..=MOST_FAILURES).for_each(|address| failures.note(failure(address, 1)));
+        // Again, and of one address more.
+        failures.note(failure(2, 2));
+        failures.note(failure(MOST_FAILURES + 1, 1));
+        let last = failure(MOST_FAILURES + 1, 3);
+        let others: Vec<_> = failures
+            .of_others(&last)
+            .iter()
+            .map(Error::to_string)
+            .collect();
+        let wanted = (3..=MOST_FAILURES).map(|address| failure(address, 1));
+        let wanted = wanted.chain([failure(2, 2)]).map(|error| error.to_string());
+        assert_eq!(others, wanted.collect::<Vec<_>>());
+        failures.forget();
+        assert!(failures.of_others(&last).is_empty());
+    }
+
     /// The eight digits of a message with one line.
     fn number(encoded: &Encoded) -> usize {
         let digits = |text: &&[u8]| text.iter().all(u8::is_ascii_digit);
