@@ -1,6 +1,7 @@
 //! Whatever happens to connections and servers, each record is stored once, in order.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use dstreams_client::{Client, Report};
 
@@ -160,4 +161,46 @@ async fn two_senders_of_one_client_do_not_disturb_each_other() {
             .collect();
         assert_eq!(got, expected.iter().collect::<Vec<_>>());
     }
+}
+
+#[tokio::test]
+async fn a_report_counts_messages_and_their_bytes() {
+    let server = Server::start(&Store::lines());
+    let client = Client::connect(server.address, small()).await.unwrap();
+    let sent = async |flushes: u64| {
+        let mut lines = client.lines("lines").await.unwrap();
+        for _ in 0..flushes {
+            lines
+                .send("a line of thirty-two characters.")
+                .await
+                .unwrap();
+            lines.flush().await.unwrap();
+        }
+        let report = lines.finish().await.unwrap();
+        assert_eq!(report.messages, flushes, "{report:?}");
+        report.bytes
+    };
+    let (three, six) = (sent(3).await, sent(6).await);
+    // Beside the text, a message has a header and offsets.
+    assert!((3 * 32..3 * 1_000).contains(&three), "{three}");
+    assert_eq!(six, 2 * three);
+}
+
+/// The time for an acknowledgement begins with the message that waits for it.
+#[tokio::test]
+async fn a_sender_that_rests_for_long_keeps_its_connection() {
+    let store = Store::lines();
+    let server = Server::start(&store);
+    let mut options = small();
+    options.ack_timeout = Duration::from_secs(1);
+    let client = Client::connect(server.address, options).await.unwrap();
+    let mut lines = client.lines("lines").await.unwrap();
+    lines.send("one").await.unwrap();
+    lines.flush().await.unwrap();
+    // Nothing happens meanwhile.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    lines.send("two").await.unwrap();
+    let report = lines.finish().await.unwrap();
+    assert_eq!((report.reconnects, report.resends), (0, 0), "{report:?}");
+    assert_eq!(store.stored_lines(), ["one", "two"]);
 }
