@@ -167,6 +167,19 @@ mod tests {
     }
 
     #[test]
+    fn either_bound_leaves_no_room() {
+        for (messages, bytes, sizes) in [(2, 100, &[1, 1][..]), (9, 100, &[100]), (9, 100, &[101])]
+        {
+            let mut window = window(messages, bytes);
+            for size in sizes {
+                assert!(window.has_room());
+                window.admit(message(*size));
+            }
+            assert!(!window.has_room(), "{sizes:?}");
+        }
+    }
+
+    #[test]
     fn acknowledgements_are_cumulative_and_never_ahead() {
         let mut window = window(10, 1000);
         for _ in 0..3 {
@@ -204,6 +217,7 @@ mod tests {
             window.admit(message(1));
         }
         window.acknowledge(6).unwrap();
+        assert_eq!(window.acknowledged(), 6);
         let numbers: Vec<_> = window
             .unacknowledged()
             .map(|message| {
