@@ -41,6 +41,30 @@ async fn batches_are_split_to_size_and_arrive_whole() {
 }
 
 #[tokio::test]
+async fn a_flushed_sender_of_batches_has_all_records_acknowledged() {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..7));
+    let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+    let store = Store::new([("rows", batch.schema())]);
+    let server = Server::start(&store);
+    let client = Client::connect(server.address, small()).await.unwrap();
+    let mut rows = client.batches("rows", batch.schema()).await.unwrap();
+    let other = client.batches("rows", batch.schema()).await.unwrap();
+    assert_eq!((rows.stream(), rows.sent()), ("rows", 0));
+    assert!(rows.producer().len() > 8 && rows.producer() != other.producer());
+    for flushed in [7, 14] {
+        rows.send(batch.clone()).await.unwrap();
+        rows.flush().await.unwrap();
+        assert_eq!((rows.sent(), rows.acknowledged()), (flushed, flushed));
+        let stored = store.stored();
+        let stored = stored.iter().map(|rows| rows.num_rows() as u64);
+        assert_eq!(stored.sum::<u64>(), flushed);
+    }
+    let before = rows.report();
+    assert_eq!((before.records_sent, before.messages), (14, 2));
+    assert_eq!(rows.finish().await.unwrap(), before);
+}
+
+#[tokio::test]
 async fn dictionaries_arrive_as_their_values() {
     let words: DictionaryArray<Int32Type> = ["a", "b", "a"].into_iter().collect();
     let batch = RecordBatch::try_from_iter([("w", Arc::new(words) as ArrayRef)]).unwrap();
