@@ -135,7 +135,7 @@ fn of_client(error: &dstreams_client::Error) -> String {
     }
 }
 
-/// What a child process is.
+/// The role of a child process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Master,

@@ -365,9 +365,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let of = |data_type: DataType| Schema::new(vec![Field::new("c", data_type, true)]);
-        for data_type in
-            types(|| DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)))
-        {
+        for data_type in types(dictionary) {
             let error = plain_schema(&of(data_type.clone()))
                 .unwrap_err()
                 .to_string();

@@ -52,7 +52,7 @@ pub struct ClusterProcesses {
     status: watch::Receiver<(u32, ClusterStatus)>,
     /// The leader and its address, for the task that asks it.
     asked: watch::Sender<Option<(u32, String)>>,
-    /// The workers that were reported last, and the master that numbered them: each numbers them anew.
+    /// The workers at the last look, and the master at that time: each master gives workers its own numbers.
     members: (u32, Members),
     newest: BatchTime,
     /// Ends with this.
@@ -67,10 +67,10 @@ struct Stopped {
     silent: bool,
 }
 
-/// What a master says on standard output.
+/// Standard output of a master.
 enum MasterOutput {
     Line(MasterLine),
-    /// It says nothing more.
+    /// The output has ended.
     End,
 }
 

@@ -585,9 +585,9 @@ fn a_demo_on_workers_counts_what_it_sends() {
     assert_eq!((acknowledged, counted), (fed, fed), "{said}");
 }
 
-/// Its own comparison of all words with those sent is the check; a wrong count ends it with an error.
-#[test]
-fn a_demo_with_faults_kills_workers_and_counts_every_word() {
+/// Runs a demo with faults; returns its last line and its warnings. Its own comparison of all words with those sent is the
+/// check: a wrong count ends it with an error.
+fn demo_with_faults(more: &[&str]) -> (String, String) {
     let _alone = alone();
     let arguments = [
         "demo",
@@ -595,74 +595,60 @@ fn a_demo_with_faults_kills_workers_and_counts_every_word() {
         "2",
         "--kill-every",
         "3s",
-        "--batches",
-        "16",
         "--rate",
         "500",
     ];
-    let output = run(&arguments, b"");
+    let output = run(&[&arguments, more].concat(), b"");
     let said = String::from_utf8(output.stdout.clone()).unwrap();
     let warned = message(output, 0);
+    let last = said.lines().last().unwrap().to_owned();
+    assert!(
+        last.ends_with("were counted as often as they were sent"),
+        "{said}"
+    );
+    (last, warned)
+}
+
+/// How many workers were killed, according to the warnings.
+fn killed_workers(warned: &str) -> usize {
     let killed = warned
         .lines()
         .filter(|line| line.contains(": kills worker "));
-    let killed = killed.count();
-    assert!(killed > 0, "{warned}");
-    assert!(warned.contains("SIGKILL"), "{warned}");
-    let last = said.lines().last().unwrap();
-    let numbers: Vec<usize> = last.split(' ').flat_map(str::parse).collect();
-    assert_eq!(numbers[0], killed, "{said}");
-    assert!(numbers[1] > 1_000, "{said}");
-    assert!(
-        last.ends_with("were counted as often as they were sent"),
-        "{said}"
-    );
+    killed.count()
 }
 
-/// Standbys take over from masters that are killed. Its own comparison of all words with those sent is the check.
+#[test]
+fn a_demo_with_faults_kills_workers_and_counts_every_word() {
+    let (last, warned) = demo_with_faults(&["--batches", "16"]);
+    let killed = killed_workers(&warned);
+    assert!(killed > 0, "{warned}");
+    assert!(warned.contains("SIGKILL"), "{warned}");
+    let numbers: Vec<usize> = last.split(' ').flat_map(str::parse).collect();
+    assert_eq!(numbers[0], killed, "{last}");
+    assert!(numbers[1] > 1_000, "{last}");
+}
+
+/// Standbys take over from masters that are killed.
 #[test]
 fn a_demo_that_kills_masters_counts_every_word() {
-    let _alone = alone();
-    let arguments = [
-        "demo",
-        "--workers",
-        "2",
-        "--kill-every",
-        "3s",
-        "--kill-master",
-        "--batches",
-        "30",
-        "--rate",
-        "500",
-    ];
-    let output = run(&arguments, b"");
-    let said = String::from_utf8(output.stdout.clone()).unwrap();
-    let warned = message(output, 0);
-    let lines = |of: &str| {
-        let lines = warned.lines().filter(|line| line.contains(of));
-        lines.map(str::to_owned).collect::<Vec<_>>()
-    };
-    let (masters, leaders) = (lines(": kills the master that leads"), lines(" leads"));
-    assert!(!masters.is_empty(), "{warned}");
+    let (last, warned) = demo_with_faults(&["--kill-master", "--batches", "30"]);
+    let masters = warned
+        .lines()
+        .filter(|line| line.contains(": kills the master that leads"));
+    let masters = masters.count();
+    assert!(masters > 0, "{warned}");
     // Each time, the other one leads.
-    let leaders = leaders
-        .iter()
-        .filter(|line| line.contains(": the master at "));
-    let addresses = leaders.map(|line| line.split(' ').nth(4).unwrap());
-    let addresses: Vec<_> = addresses.collect();
-    assert_eq!(addresses.len(), masters.len() + 1, "{warned}");
+    let leaders = warned
+        .lines()
+        .filter(|line| line.contains(": the master at ") && line.ends_with(" leads"));
+    let addresses: Vec<_> = leaders
+        .map(|line| line.split(' ').nth(4).unwrap())
+        .collect();
+    assert_eq!(addresses.len(), masters + 1, "{warned}");
     assert!(addresses.windows(2).all(|two| two[0] != two[1]), "{warned}");
-    let workers = lines(": kills worker ").len();
-    let wanted = format!(
-        "killed {workers} workers and {} masters; all ",
-        masters.len()
-    );
-    let last = said.lines().last().unwrap();
-    assert!(last.starts_with(&wanted), "{said}");
-    assert!(
-        last.ends_with("were counted as often as they were sent"),
-        "{said}"
-    );
+    let workers = killed_workers(&warned);
+    let wanted = format!("killed {workers} workers and {masters} masters; all ");
+    assert!(last.starts_with(&wanted), "{last}");
 }
 
 #[test]
