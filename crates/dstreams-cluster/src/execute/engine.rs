@@ -1,6 +1,6 @@
 //! [`ClusterEngine`]: Ballista's scheduler inside the master.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -238,6 +238,7 @@ impl ClusterEngine {
         let JobState::Successful(done) = ended? else {
             return Err(failed("the engine ended a job with an unknown status"));
         };
+        self.copies.job_ended(job.as_str(), batch);
         let places = done.partition_location.into_iter().filter_map(|location| {
             let partition = location.partition_id?.partition_id as usize;
             Some((partition, location.executor_meta?.id))
@@ -279,7 +280,7 @@ impl ClusterEngine {
     pub async fn lost(&self, worker: &str) {
         self.admitted.remove(worker);
         self.placement.remove(worker);
-        self.copies.lost(worker);
+        self.copies.removed(worker);
         let stopped = ExecutorStoppedParams {
             executor_id: worker.to_owned(),
             reason: "its link to the master broke".into(),
@@ -322,6 +323,16 @@ impl ClusterEngine {
     /// The copies of slow tasks that were started, and those that succeeded before their original.
     pub fn copies(&self) -> (u64, u64) {
         self.copies.counts()
+    }
+
+    /// A batch has ended, and with it all before it.
+    pub fn batch_ended(&self, batch: BatchTime) {
+        self.copies.batch_ended(batch);
+    }
+
+    /// The workers that are too slow to be given state, and whether each rests: then it gets no tasks either.
+    pub fn slow_workers(&self) -> BTreeMap<String, bool> {
+        self.copies.slow()
     }
 
     /// Jobs that are running or waiting.

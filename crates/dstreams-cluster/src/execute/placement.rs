@@ -7,9 +7,10 @@
 //! Free cores are counted here, from the running tasks, and from those that the engine has given up and that still run.
 //! The engine's own count is wrong after a loss: it never gets back the cores of tasks of a stage that was rolled back.
 //!
-//! A copy of a slow task goes to any worker but that of its original; it prefers those with a copy of its input.
+//! A copy of a slow task goes to any worker but that of its original. A slow worker that rests gets only the tasks that can
+//! run nowhere else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -48,15 +49,17 @@ impl Placement {
         }
     }
 
-    /// A worker's name for each of its free cores.
+    /// A worker's name for each of its free cores, except those of workers that rest.
     pub async fn free(&self, jobs: &HashMap<JobId, JobInfoCache>) -> Vec<String> {
         let mut running = HashMap::new();
         for info in jobs.values() {
             count(info, &mut running).await;
         }
         self.copies.count(&mut running);
+        let resting = self.copies.resting();
         let workers = self.lock();
-        let mut workers: Vec<_> = workers.iter().collect();
+        let workers = workers.iter().filter(|(name, _)| !resting.contains(*name));
+        let mut workers: Vec<_> = workers.collect();
         workers.sort_unstable_by_key(|(worker, _)| *worker);
         let free = workers.into_iter().flat_map(|(worker, (cores, _))| {
             let busy = running.get(worker).copied().unwrap_or_default();
@@ -71,6 +74,7 @@ impl Placement {
 
     /// Adds a worker that runs `cores` tasks at once.
     pub fn add(&self, worker: &str, cores: usize, address: &str) {
+        self.copies.joined(worker);
         self.lock()
             .insert(worker.to_owned(), (cores, address.to_owned()));
     }
@@ -118,6 +122,7 @@ impl DistributionPolicy for Placement {
             budgets.into_iter().map(room).collect::<Vec<_>>()
         };
         free_slots.sort_by(|a, b| a.budget.executor_id.cmp(&b.budget.executor_id));
+        let resting = self.copies.resting();
         let mut bound = Vec::new();
         for (_, job, info) in ordered {
             let mut graph = info.execution_graph.write().await;
@@ -126,7 +131,7 @@ impl DistributionPolicy for Placement {
             while let Some(stage) = graph.fetch_running_stage(&seen) {
                 seen.push(stage.stage_id);
                 let of = (job, session.as_str(), &self.copies);
-                bind_stage(stage, of, &mut free_slots, &mut bound);
+                bind_stage(stage, of, (&mut free_slots, &resting), &mut bound);
             }
         }
         Ok(bound)
@@ -167,7 +172,7 @@ fn room<'b>(
 fn bind_stage(
     stage: &mut RunningStage,
     (job, session, copies): (&JobId, &str, &TaskCopies),
-    free_slots: &mut [FreeSlots<'_>],
+    (free_slots, resting): (&mut [FreeSlots<'_>], &BTreeSet<String>),
     bound: &mut Vec<BoundTask>,
 ) {
     let places = places(&stage.plan);
@@ -176,7 +181,9 @@ fn bind_stage(
     for partition in stage.pending.next_slice(usize::MAX) {
         let (place, may_copy) = places.get(partition).cloned().unwrap_or_default();
         let avoid = copies.avoid(&name, partition);
-        let Some(at) = choose(&place, partition, avoid.as_deref(), free_slots) else {
+        let resting = may_copy.then_some(resting);
+        let may_run = may_run(avoid.as_deref(), resting, free_slots);
+        let Some(at) = choose(&place, partition, (free_slots, may_run)) else {
             waiting.push(partition);
             continue;
         };
@@ -214,23 +221,31 @@ fn bind_stage(
     stage.pending.reschedule(waiting);
 }
 
-/// The worker for a task, if one has a free core. It is not the worker to avoid, where the task runs already.
+/// Where a task may run: not where its original runs, and on a worker that rests only if no other is there.
+fn may_run<'a>(
+    avoid: Option<&'a str>,
+    resting: Option<&'a BTreeSet<String>>,
+    there: &[FreeSlots<'_>],
+) -> impl Fn(&str) -> bool + use<'a> {
+    let fits = move |worker: &str| avoid != Some(worker);
+    let rests = move |worker: &str| resting.is_some_and(|resting| resting.contains(worker));
+    let mut there = there.iter().map(|room| room.budget.executor_id.as_str());
+    let others = there.any(|worker| fits(worker) && !rests(worker));
+    move |worker| fits(worker) && !(others && rests(worker))
+}
+
+/// The worker for a task, if one has a free core and the task may run there.
 fn choose(
     place: &Place,
     partition: usize,
-    avoid: Option<&str>,
-    free_slots: &[FreeSlots<'_>],
+    (free_slots, may_run): (&[FreeSlots<'_>], impl Fn(&str) -> bool),
 ) -> Option<usize> {
     let free = |at: &usize| {
         let room = &free_slots[*at];
-        room.tasks > 0 && Some(room.budget.executor_id.as_str()) != avoid
+        room.tasks > 0 && may_run(&room.budget.executor_id)
     };
-    let also: &[String] = if avoid.is_some() {
-        &place.replicas
-    } else {
-        &[]
-    };
-    let preferred = place.prefer.iter().chain(also).find_map(|worker| {
+    let mut holders = place.prefer.iter().chain(&place.replicas);
+    let preferred = holders.find_map(|worker| {
         let at = free_slots
             .iter()
             .position(|room| room.budget.executor_id == *worker)?;
@@ -274,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_avoids_the_worker_of_its_original_and_prefers_replicas() {
+    fn a_task_prefers_the_workers_that_store_its_rows() {
         let mut budgets: Vec<_> = ["a", "b", "c"].map(budget).into();
         let slots: Vec<_> = budgets
             .iter_mut()
@@ -285,11 +300,32 @@ mod tests {
             replicas: vec!["c".into()],
             only: None,
         };
-        assert_eq!(choose(&place, 0, None, &slots), Some(1));
-        assert_eq!(choose(&place, 0, Some("b"), &slots), Some(2));
+        let not_b = |worker: &str| worker != "b";
+        assert_eq!(choose(&place, 0, (&slots, |_: &str| true)), Some(1));
+        assert_eq!(choose(&place, 0, (&slots, not_b)), Some(2));
         place.replicas.clear();
-        assert_eq!(choose(&place, 1, Some("b"), &slots), Some(2));
-        assert_eq!(choose(&place, 1, Some("b"), &slots[1..2]), None);
+        assert_eq!(choose(&place, 1, (&slots, not_b)), Some(2));
+        assert_eq!(choose(&place, 1, (&slots[1..2], not_b)), None);
+    }
+
+    #[test]
+    fn a_worker_that_rests_gets_a_task_only_if_no_other_is_there() {
+        let mut budgets: Vec<_> = ["a", "b"].map(budget).into();
+        // The others are busy, and the task waits for one of them.
+        let slots: Vec<_> = budgets
+            .iter_mut()
+            .map(|budget| FreeSlots { budget, tasks: 0 })
+            .collect();
+        let resting = ["a".to_owned()].into();
+        let runs = |avoid, resting, slots: &[_]| {
+            let may_run = may_run(avoid, resting, slots);
+            ["a", "b"].map(may_run)
+        };
+        assert_eq!(runs(None, None, &slots), [true, true]);
+        assert_eq!(runs(None, Some(&resting), &slots), [false, true]);
+        assert_eq!(runs(None, Some(&resting), &slots[..1]), [true, true]);
+        assert_eq!(runs(Some("b"), Some(&resting), &slots), [true, false]);
+        assert_eq!(runs(Some("a"), Some(&resting), &slots), [false, true]);
     }
 
     fn budget(worker: &str) -> AvailableVcores {

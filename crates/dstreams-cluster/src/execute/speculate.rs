@@ -4,8 +4,10 @@
 //! which the placement puts on another worker. The original runs on, hidden from the engine; if it succeeds first, it
 //! takes its place back. Decisions and changes of the graph are one step, under the graph's lock: so the engine never
 //! takes two results of a partition.
+//!
+//! Workers whose tasks lose to their copies again and again get nothing for a while, as [`SlowWorkers`] decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,8 @@ use ballista_core::JobId;
 use ballista_core::serde::protobuf::TaskStatus;
 use ballista_core::serde::protobuf::task_status::Status;
 use ballista_scheduler::state::execution_graph::{ExecutionGraphBox, RunningTaskInfo};
-use dstreams_control::cluster::{Speculation, SpeculationConfig, StageTask, Verdict};
+use dstreams_control::BatchTime;
+use dstreams_control::cluster::{SlowWorkers, Speculation, SpeculationConfig, StageTask, Verdict};
 
 use super::engine::Scheduler;
 use super::graph::{StageName, give_up, restore, running_stage};
@@ -22,6 +25,9 @@ use crate::plan::TaskState;
 
 /// How often running tasks are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Jobs of which evidence is kept: more than run at once. Failed ones leave theirs.
+const MAX_JOBS: usize = 64;
 
 /// A task of a stage.
 pub type TaskId = (StageName, usize);
@@ -39,7 +45,15 @@ struct Hidden {
 struct WatchedTasks {
     machine: Speculation<StageName, String>,
     hidden: HashMap<TaskId, Hidden>,
+    /// By job that has not ended well; at most [`MAX_JOBS`].
+    jobs: BTreeMap<String, Evidence>,
+    /// By batch that has not ended: of its jobs that have.
+    batches: BTreeMap<BatchTime, Evidence>,
+    workers: SlowWorkers<String>,
 }
+
+/// The workers that began tasks which may have copies, and whether a copy of one of them finished first.
+type Evidence = BTreeMap<String, bool>;
 
 /// The copies of slow tasks.
 #[derive(Debug, Clone)]
@@ -94,6 +108,9 @@ impl TaskCopies {
         let tasks = config.map(|config| WatchedTasks {
             machine: Speculation::new(config),
             hidden: HashMap::new(),
+            jobs: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            workers: SlowWorkers::new(&config),
         });
         TaskCopies {
             began: Instant::now(),
@@ -108,6 +125,54 @@ impl TaskCopies {
     /// Whether there are stages to look at.
     pub fn has_stages(&self) -> bool {
         self.lock().is_some_and(|tasks| tasks.machine.has_stages())
+    }
+
+    /// A worker was added.
+    pub fn joined(&self, worker: &str) {
+        let now = self.began.elapsed();
+        if let Some(mut tasks) = self.lock() {
+            tasks.workers.joined(worker.to_owned(), now);
+        }
+    }
+
+    /// The slow workers, and whether each rests.
+    pub fn slow(&self) -> BTreeMap<String, bool> {
+        let now = self.began.elapsed();
+        let slow = self.lock().map(|mut tasks| tasks.workers.slow(now));
+        slow.into_iter().flatten().collect()
+    }
+
+    /// The slow workers that rest: they get only tasks that can run nowhere else.
+    pub fn resting(&self) -> BTreeSet<String> {
+        let slow = self.slow().into_iter();
+        slow.filter_map(|(worker, rests)| rests.then_some(worker))
+            .collect()
+    }
+
+    /// A job of a batch has ended well.
+    pub fn job_ended(&self, job: &str, batch: BatchTime) {
+        if let Some(mut tasks) = self.lock()
+            && let Some(evidence) = tasks.jobs.remove(job)
+        {
+            let of_batch = tasks.batches.entry(batch).or_default();
+            for (worker, lost) in evidence {
+                *of_batch.entry(worker).or_default() |= lost;
+            }
+        }
+    }
+
+    /// A batch has ended, and with it all before it.
+    pub fn batch_ended(&self, batch: BatchTime) {
+        let now = self.began.elapsed();
+        let Some(mut tasks) = self.lock() else {
+            return;
+        };
+        let tasks = &mut *tasks;
+        while let Some(of_batch) = tasks.batches.first_entry()
+            && *of_batch.key() <= batch
+        {
+            tasks.workers.batch(of_batch.remove(), now);
+        }
     }
 
     fn lock(&self) -> Option<MutexGuard<'_, WatchedTasks>> {
@@ -136,6 +201,14 @@ impl TaskCopies {
     ) {
         let now = self.began.elapsed();
         if let Some(mut tasks) = self.lock() {
+            if may_copy {
+                let evidence = tasks.jobs.entry(stage.0.clone()).or_default();
+                evidence.entry(task.worker.clone()).or_default();
+                while tasks.jobs.len() > MAX_JOBS {
+                    // Names of jobs sort by age.
+                    tasks.jobs.pop_first();
+                }
+            }
             let machine = &mut tasks.machine;
             machine.started(stage, partitions, task, may_copy, now);
         }
@@ -153,6 +226,15 @@ impl TaskCopies {
         if let Some(mut tasks) = self.lock() {
             tasks.machine.lost(&worker.to_owned());
             tasks.hidden.retain(|_, hidden| hidden.worker != worker);
+        }
+    }
+
+    /// A worker was lost, and does not come back under this name.
+    pub fn removed(&self, worker: &str) {
+        let now = self.began.elapsed();
+        self.lost(worker);
+        if let Some(mut tasks) = self.lock() {
+            tasks.workers.lost(&worker.to_owned(), now);
         }
     }
 
@@ -237,6 +319,8 @@ impl TaskCopies {
             Verdict::CopyWins(original) => {
                 let (job, partition, slow) = (&stage.0, original.partition, &original.worker);
                 tracing::debug!(job, stage = stage.1, partition, worker, slow, "a copy won");
+                let lost = tasks.jobs.get_mut(job).and_then(|job| job.get_mut(slow));
+                lost.into_iter().for_each(|lost| *lost = true);
                 (true, vec![cancelled(stage, original)])
             }
             Verdict::OriginalWins(copy) => match restore(graph, stage, *number, worker) {
@@ -414,6 +498,10 @@ mod tests {
     impl Job {
         /// Its first stage has a task on each of the workers 0 to 3.
         fn new() -> Self {
+            Self::on(TaskCopies::new(Some(SpeculationConfig::default())))
+        }
+
+        fn on(copies: TaskCopies) -> Self {
             let column: ArrayRef = Arc::new(Int64Array::from(vec![7]));
             let rows = RecordBatch::try_from_iter([("n", column)]).unwrap();
             let schema = rows.schema();
@@ -438,7 +526,7 @@ mod tests {
             graph.revive();
             let mut job = Job {
                 graph,
-                copies: TaskCopies::new(Some(SpeculationConfig::default())),
+                copies,
                 stage: ("job".into(), 1, 0),
             };
             (0..PARTITIONS).for_each(|worker| job.bind(worker));
@@ -585,6 +673,54 @@ mod tests {
         job.engine_gets(3, "worker-3", success(3, 3));
         assert_eq!(job.winner(), "worker-0");
         assert_eq!(job.hidden(), []);
+    }
+
+    /// The one whose task lost, in half of the last batches; and not the ones whose results counted.
+    #[test]
+    fn a_worker_that_loses_again_and_again_is_slow() {
+        let copies = TaskCopies::new(Some(SpeculationConfig::default()));
+        (0..PARTITIONS).for_each(|worker| copies.joined(&format!("worker-{worker}")));
+        for batch in 1..=8 {
+            assert_eq!(copies.slow(), BTreeMap::new(), "{batch}");
+            let mut job = Job::on(copies.clone());
+            for task in 0..PARTITIONS - 1 {
+                assert!(job.succeed(task, task));
+            }
+            job.copy();
+            job.bind(0);
+            assert!(job.succeed(4, 0));
+            assert!(!job.succeed(3, 3));
+            copies.job_ended("job", BatchTime(batch));
+            copies.forget(&job.stage);
+            // Another job of the batch, in which nobody is slow.
+            let mut other = Job::on(copies.clone());
+            (0..PARTITIONS).for_each(|task| assert!(other.succeed(task, task)));
+            copies.job_ended("job", BatchTime(batch));
+            copies.forget(&other.stage);
+            copies.batch_ended(BatchTime(batch));
+        }
+        assert_eq!(copies.slow(), BTreeMap::from([("worker-3".into(), true)]));
+        assert_eq!(copies.resting(), BTreeSet::from(["worker-3".into()]));
+        copies.removed("worker-3");
+        assert_eq!(copies.slow(), BTreeMap::new());
+    }
+
+    /// Jobs that fail or are cancelled are never reported as ended.
+    #[test]
+    fn evidence_of_jobs_that_never_end_is_bounded() {
+        let copies = TaskCopies::new(Some(SpeculationConfig::default()));
+        for job in 0..1_000 {
+            let task = StageTask {
+                task: 0,
+                partition: 0,
+                worker: "worker-0".into(),
+            };
+            let stage = (format!("{job:05}"), 1, 0);
+            copies.started(&stage, 1, task, true);
+        }
+        let tasks = copies.lock().unwrap();
+        assert_eq!(tasks.jobs.len(), MAX_JOBS);
+        assert!(tasks.jobs.contains_key("00999"));
     }
 
     #[test]

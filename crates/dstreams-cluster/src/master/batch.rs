@@ -1,6 +1,6 @@
 //! [`BatchRunner`]: runs batches on the workers, and retries them after failures of machines.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,7 @@ impl BatchRunner {
         let (mut failing, mut pause) = (None, PAUSE);
         let mut era = self.hub.lock().versions.era();
         loop {
+            self.note_slow_workers();
             let snapshot = self.states.snapshot(None).await;
             if std::mem::replace(&mut era, snapshot.era) != era {
                 // That was no failure of the batch.
@@ -152,7 +153,10 @@ impl BatchRunner {
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
                 Ok(_) if wanted == Wanted::All && !self.may_commit(batch, era).await => {}
-                done => return done,
+                done => {
+                    self.engine.batch_ended(batch);
+                    return done;
+                }
             }
         }
     }
@@ -174,6 +178,23 @@ impl BatchRunner {
                     self.hub.until(over).await;
                 }
             }
+        }
+    }
+
+    /// Moves state away from workers that have become slow, and back to those that are no longer.
+    fn note_slow_workers(&self) {
+        let names = self.engine.slow_workers();
+        let slow = |state: &ClusterState| -> BTreeMap<_, _> {
+            let joined = state.roster.joined().map(|(id, _)| id);
+            let slow = joined.filter_map(|id| Some((id, *names.get(&engine_name(id.0))?)));
+            slow.collect()
+        };
+        let is_known = {
+            let state = self.hub.lock();
+            state.slow == slow(&state)
+        };
+        if !is_known {
+            self.hub.change(|state| state.slow_are(slow(state)));
         }
     }
 

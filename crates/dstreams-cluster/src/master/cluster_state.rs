@@ -1,6 +1,6 @@
 //! [`ClusterState`]: the cluster state machine, and the data with which its commands are carried out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dstreams::Error;
@@ -37,6 +37,8 @@ pub struct ClusterState {
     pub versions: StateVersions,
     pub round: CheckpointRound,
     pub losses: Losses,
+    /// Slow workers, and whether each rests.
+    pub slow: BTreeMap<WorkerId, bool>,
     /// Lost workers whose journals are to be read.
     pub adopting: BTreeSet<WorkerId>,
     /// Number of those whose journals were read.
@@ -62,6 +64,7 @@ impl ClusterState {
             versions: StateVersions::default(),
             round: CheckpointRound::default(),
             losses: Losses::default(),
+            slow: BTreeMap::new(),
             adopting: BTreeSet::new(),
             adopted: 0,
             durable: None,
@@ -163,6 +166,19 @@ impl ClusterState {
         store.forget(&unneeded.collect::<Vec<_>>());
     }
 
+    /// From now on these workers are slow, and no others.
+    pub fn slow_are(&mut self, slow: BTreeMap<WorkerId, bool>) {
+        let before = std::mem::replace(&mut self.slow, slow);
+        for worker in self.slow.keys().filter(|id| !before.contains_key(id)) {
+            tracing::warn!(%worker, "a worker is slow: others get its tasks and its state");
+        }
+        for worker in before.keys().filter(|id| !self.slow.contains_key(id)) {
+            tracing::info!(%worker, "a worker is no longer slow");
+        }
+        let workers = self.slow.keys().copied().collect();
+        self.step(ClusterEvent::Slow { workers });
+    }
+
     /// A worker asks for the right to take the records of a producer.
     pub fn claim(&mut self, worker: WorkerId, input: u32, producer: String, token: u64) {
         let token = self.claims.open(worker, token);
@@ -219,16 +235,22 @@ impl ClusterState {
         self.machine.has_all(partition, worker) && !self.versions.is_behind(worker, partition)
     }
 
-    /// The input of a block, and the addresses of the workers that store it.
+    /// The input of a block, and the addresses of the workers that store it; those of slow workers that rest are last.
     pub fn block(&self, block: BlockId) -> (u32, Vec<String>) {
         let receiver = block.receiver;
         let input = self.receivers.input_of(receiver);
         let input = input
             .or_else(|| self.machine.input_of(receiver))
             .unwrap_or_else(|| u32::try_from(receiver.0).unwrap_or_default());
-        let stored_on = self.machine.stored_on(block).iter();
-        let addresses = stored_on.filter_map(|id| self.roster.address(*id));
-        (input, addresses.collect())
+        let mut stored_on = self.machine.stored_on(block).to_vec();
+        if !self.slow.is_empty() {
+            stored_on.sort_by_key(|id| self.slow.get(id) == Some(&true));
+        }
+        let addresses = stored_on
+            .iter()
+            .filter_map(|id| self.roster.address(*id))
+            .collect();
+        (input, addresses)
     }
 
     /// Stops acting on events.

@@ -52,8 +52,9 @@ pub struct MasterOptions {
     /// as another one, with nothing: make it longer where machines swap or are migrated.
     pub silence: Duration,
     /// When a slow task is run once more on another worker; the result of the first one counts. Only tasks that do not
-    /// work on state. Default: `None`, never. The defaults of [`SpeculationConfig`] are the paper's: 1.4 times the median
-    /// of the stage's tasks.
+    /// work on state. A worker whose tasks lose to their copies again and again gets neither tasks nor state for a while.
+    /// Default: `None`, never. The defaults of [`SpeculationConfig`] are the paper's: 1.4 times the median of the stage's
+    /// tasks.
     pub speculation: Option<SpeculationConfig>,
     /// Time after which a standby ([`Master::stand_by`](crate::Master::stand_by)) gives up this master if it renews nothing
     /// in the directory of the program: its machine is gone, or it is stopped. The end of its process on the standby's machine
@@ -183,6 +184,7 @@ fn check_speculation(config: &SpeculationConfig) -> Result<()> {
             "above 0, at most 1",
         ),
         ("copies", copies, (0.0..=1.0).contains(&copies), "0 to 1"),
+        ("slow", config.slow.into(), config.slow > 0, "1 or more"),
     ];
     match fits.into_iter().find(|(_, _, fits, _)| !fits) {
         None => Ok(()),

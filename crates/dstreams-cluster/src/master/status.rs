@@ -88,6 +88,10 @@ pub struct WorkerStatus {
     pub stands_by: Vec<u32>,
     /// Bytes of memory of its process.
     pub resident_memory: u64,
+    /// Whether it is slow: others get its tasks and its state for a while. Only with
+    /// [`MasterOptions::speculation`](crate::MasterOptions::speculation).
+    #[serde(default)]
+    pub slow: bool,
 }
 
 /// The status of an input stream.
@@ -150,6 +154,7 @@ impl BatchWatch {
                 holds: of(&|it| it.primary == id),
                 stands_by: of(&|it| it.standby == Some(id)),
                 resident_memory: worker.usage.resident_memory,
+                slow: state.slow.contains_key(&id),
             });
         }
         for (at, input) in (0..).zip(&hub.inputs) {

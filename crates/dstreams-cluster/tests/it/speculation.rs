@@ -35,6 +35,8 @@ struct Found {
     /// The numbers, and the processes that mapped them.
     mapped: Vec<(i64, i64)>,
     counts: Vec<(i64, i64)>,
+    /// How often each number came in all batches so far, if there is state.
+    totals: Vec<(i64, i64)>,
 }
 
 type Log = Arc<Mutex<Vec<Found>>>;
@@ -78,11 +80,24 @@ fn describe(ctx: &mut StreamContext, dir: &Path, log: &Log) -> Queue<i64> {
     });
     let counts = mapped.map::<i64>(|(number, _)| number).keyed();
     let noted = Arc::clone(log);
-    counts.agg(count()).unwrap().for_each_rdd(move |rdd| {
-        let mut counts = rdd.collect().unwrap();
-        counts.sort_unstable();
-        noted.lock().unwrap().last_mut().unwrap().counts = counts;
-    });
+    counts
+        .clone()
+        .agg(count())
+        .unwrap()
+        .for_each_rdd(move |rdd| {
+            let mut counts = rdd.collect().unwrap();
+            counts.sort_unstable();
+            noted.lock().unwrap().last_mut().unwrap().counts = counts;
+        });
+    if dir.join("state").exists() {
+        let totals = counts.running_agg("totals", count()).unwrap();
+        let noted = Arc::clone(log);
+        totals.all().for_each_rdd(move |rdd| {
+            let mut totals = rdd.collect().unwrap();
+            totals.sort_unstable();
+            noted.lock().unwrap().last_mut().unwrap().totals = totals;
+        });
+    }
     queue
 }
 
@@ -90,8 +105,19 @@ fn config() -> dstreams::Config {
     small(1, 4, 8)
 }
 
+/// A program of these tests.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Plain,
+    /// Number 0 is held.
+    Held,
+    /// With a running count.
+    WithState,
+}
+
 /// A cluster that runs the program on a clock moved by hand.
 struct Scene {
+    kind: Kind,
     dir: Dir,
     cluster: Arc<RunningCluster>,
     workers: Vec<Process>,
@@ -101,16 +127,18 @@ struct Scene {
 }
 
 impl Scene {
-    /// With these workers; number 0 is held if `holds`.
+    /// With these workers.
     async fn open(
         workers: &[How; WORKERS],
-        holds: bool,
+        kind: Kind,
         speculation: Option<SpeculationConfig>,
     ) -> Self {
         dstreams_cluster::logs::to_stderr();
         let dir = Dir::new();
-        if holds {
-            std::fs::write(dir.join("hold"), "").unwrap();
+        for (of, file) in [(Kind::Held, "hold"), (Kind::WithState, "state")] {
+            if of == kind {
+                std::fs::write(dir.join(file), "").unwrap();
+            }
         }
         let log = Log::default();
         let mut program = Program::new(config());
@@ -130,6 +158,7 @@ impl Scene {
         let live = program.start_by(start).await;
         let (cluster, workers, _) = started.unwrap();
         Scene {
+            kind,
             cluster: Arc::new(cluster),
             workers,
             dir,
@@ -165,6 +194,7 @@ impl Scene {
     /// Checks that every number is in the results and in the files of each batch once.
     async fn close(self) {
         let Scene {
+            kind,
             dir,
             cluster,
             workers,
@@ -174,7 +204,7 @@ impl Scene {
         soon("the stop", cluster.running.abort()).await.unwrap();
         drop(workers);
         let log = log.lock().unwrap();
-        for found in &*log {
+        for (found, batches) in log.iter().zip(1..) {
             let numbers = found.mapped.iter().map(|(number, _)| *number);
             assert_eq!(
                 numbers.collect::<Vec<_>>(),
@@ -182,6 +212,10 @@ impl Scene {
             );
             let wanted: Vec<_> = (0..NUMBERS).map(|number| (number, 1)).collect();
             assert_eq!(found.counts, wanted);
+            if kind == Kind::WithState {
+                let wanted: Vec<_> = (0..NUMBERS).map(|number| (number, batches)).collect();
+                assert_eq!(found.totals, wanted);
+            }
         }
         let mut written = numbers_in(&dir.join("files"));
         written.sort_unstable();
@@ -236,7 +270,7 @@ fn slow(ms: u32) -> [How; WORKERS] {
 #[test]
 fn batches_do_not_wait_for_a_slow_worker() {
     block_on(async {
-        let mut scene = Scene::open(&slow(SLOW), false, Some(Default::default())).await;
+        let mut scene = Scene::open(&slow(SLOW), Kind::Plain, Some(Default::default())).await;
         let slow = scene.workers[1].pid();
         for _ in 0..4 {
             scene.batch().await;
@@ -248,10 +282,68 @@ fn batches_do_not_wait_for_a_slow_worker() {
     });
 }
 
+/// Not even tasks on state: its partitions move to the others, and each has two copies there.
+#[test]
+fn a_slow_worker_gets_nothing_until_it_is_tried_again() {
+    block_on(async {
+        let mut speculation = SpeculationConfig::default();
+        speculation.rest = Duration::from_secs(5);
+        let mut scene = Scene::open(&slow(300), Kind::WithState, Some(speculation)).await;
+        let slow = scene.workers[1].pid();
+        let is_slow = |scene: &Scene| {
+            let status = scene.cluster.status();
+            let mut workers = status.workers.into_iter();
+            workers.find(|worker| worker.pid == slow).unwrap().slow
+        };
+        let mut batches = 0;
+        while !is_slow(&scene) {
+            scene.batch().await;
+            batches += 1;
+            // The others are those in which its core was still occupied by a task that had lost.
+            assert!(batches <= 64, "{:?}", scene.copies());
+        }
+        assert!(batches >= 8, "slow after {batches} batches");
+        let cluster = Arc::clone(&scene.cluster);
+        let spread = || {
+            let workers = cluster.status().workers;
+            let mut roles: BTreeSet<(u32, bool)> = BTreeSet::new();
+            for worker in workers.iter().filter(|worker| worker.pid != slow) {
+                roles.extend(worker.holds.iter().map(|partition| (*partition, true)));
+                roles.extend(worker.stands_by.iter().map(|partition| (*partition, false)));
+            }
+            roles.len() == 2 * WORKERS
+        };
+        until("state that has moved", spread).await;
+        // Its rests: nothing waits for it. Between them it is tried, and still slow; until one is long enough.
+        let began = Instant::now();
+        let mut quick = 0;
+        while quick < 20 {
+            let (copies, _) = scene.copies();
+            scene.batch().await;
+            let alone = scene.copies().0 == copies && !scene.mapped_by().contains(&slow);
+            quick = if alone { quick + 1 } else { 0 };
+            assert!(
+                began.elapsed() < Duration::from_secs(120),
+                "{:?}",
+                scene.copies()
+            );
+        }
+        let (tried, _) = scene.copies();
+        let again = async {
+            while scene.copies().0 == tried {
+                scene.batch().await;
+            }
+        };
+        soon("a trial", again).await;
+        assert!(is_slow(&scene));
+        scene.close().await;
+    });
+}
+
 #[test]
 fn without_speculation_a_batch_waits_for_a_slow_worker() {
     block_on(async {
-        let mut scene = Scene::open(&slow(1_000), false, None).await;
+        let mut scene = Scene::open(&slow(1_000), Kind::Plain, None).await;
         let slow = scene.workers[1].pid();
         scene.batch().await;
         assert!(scene.mapped_by().contains(&slow), "it has not waited");
@@ -265,7 +357,7 @@ fn without_speculation_a_batch_waits_for_a_slow_worker() {
 fn an_original_that_is_faster_than_its_copy_counts() {
     block_on(async {
         let workers = [(); WORKERS].map(|()| How::default());
-        let mut scene = Scene::open(&workers, true, Some(Default::default())).await;
+        let mut scene = Scene::open(&workers, Kind::Held, Some(Default::default())).await;
         let dir = scene.dir.path().to_owned();
         let mut pids = (0, 0);
         let meanwhile = async {
@@ -295,7 +387,7 @@ fn a_copy_outlives_the_worker_of_its_original() {
     for stopped in [false, true] {
         block_on(async {
             let workers = [(); WORKERS].map(|()| How::default());
-            let mut scene = Scene::open(&workers, true, Some(Default::default())).await;
+            let mut scene = Scene::open(&workers, Kind::Held, Some(Default::default())).await;
             let dir = scene.dir.path().to_owned();
             let mut copy = 0;
             let mut processes = std::mem::take(&mut scene.workers);
@@ -331,7 +423,7 @@ fn a_copy_outlives_the_worker_of_its_original() {
 fn an_original_outlives_the_worker_of_its_copy() {
     block_on(async {
         let workers = [(); WORKERS].map(|()| How::default());
-        let mut scene = Scene::open(&workers, true, Some(Default::default())).await;
+        let mut scene = Scene::open(&workers, Kind::Held, Some(Default::default())).await;
         let dir = scene.dir.path().to_owned();
         let mut processes = std::mem::take(&mut scene.workers);
         let mut pids = [0; 3];

@@ -3,6 +3,7 @@
 //! Events may come late, repeatedly and in any order; one that does not match (an absent worker, a forgotten block,
 //! an old token) is ignored.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{StoredBlock, WorkerId};
@@ -27,6 +28,12 @@ pub enum ClusterEvent {
     Drain {
         /// The worker.
         worker: WorkerId,
+    },
+    /// These workers are slow, and no others: state moves to the others, and these are the peers of all. Slow workers still
+    /// receive and store blocks, and are given state where there are too few others. Replaces what was said before.
+    Slow {
+        /// The workers.
+        workers: BTreeSet<WorkerId>,
     },
     /// A worker stores these blocks. The worker that received them reports this once its peer (`Peer`) has them too
     /// or there is none, and the peer reports it before that; otherwise blocks are copied twice. The receiving worker

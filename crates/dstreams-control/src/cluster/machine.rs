@@ -61,8 +61,8 @@ impl Cluster {
     /// Takes an event and returns what to do, in order.
     ///
     /// Total: any event is accepted at any time, nothing panics. The cost is that of the change: logarithmic for a
-    /// block; a loss walks what the worker stored; workers that join or drain, and state copies that end, walk the
-    /// workers and the partitions, and all blocks only while there are fewer workers than copies of a block.
+    /// block; a loss walks what the worker stored; workers that join, drain or are slow, and state copies that end, walk
+    /// the workers and the partitions, and all blocks only while there are fewer workers than copies of a block.
     /// `examples/cost` measures it.
     pub fn step(&mut self, event: ClusterEvent) -> Vec<ClusterCommand> {
         // I1 (ARCHITECTURE.md): pure.
@@ -83,6 +83,7 @@ impl Cluster {
             ClusterEvent::Joined { worker } => self.joined(worker, out),
             ClusterEvent::Lost { worker } => self.lost(worker, out),
             ClusterEvent::Drain { worker } => self.drain(worker, out),
+            ClusterEvent::Slow { workers } => self.slow(workers, out),
             ClusterEvent::Stored { worker, blocks } => self.stored(worker, blocks),
             ClusterEvent::Fenced {
                 worker,
@@ -168,6 +169,13 @@ impl Cluster {
             self.roster.assign_peers(out);
             self.blocks.drain(worker, &self.roster);
             self.roster_changed(out);
+        }
+    }
+
+    fn slow(&mut self, workers: BTreeSet<WorkerId>, out: &mut Vec<ClusterCommand>) {
+        if self.roster.slow_are(workers) {
+            self.roster.assign_peers(out);
+            self.partitions.roster_changed();
         }
     }
 
@@ -346,8 +354,8 @@ impl Cluster {
     /// Opens the receivers of inputs that have none; each resumes at the offsets of the previous one.
     fn place(&mut self, out: &mut Vec<ClusterCommand>) {
         let before = out.len();
-        let open = self.roster.open().iter().copied();
-        self.receivers.place(open, out);
+        let steady = self.roster.steady().iter().copied();
+        self.receivers.place(steady, out);
         for command in out.iter_mut().skip(before) {
             if let ClusterCommand::Receive { input, offsets, .. } = command {
                 *offsets = self.producers.offsets(*input, &self.receivers);

@@ -94,6 +94,7 @@ mod producers;
 mod receivers;
 mod recovery;
 mod roster;
+mod slow_workers;
 mod speculation;
 mod spread;
 
@@ -105,4 +106,5 @@ pub use lease::{Lease, LeaseLook, LeaseVerdict, LeaseWatch, tick as lease_tick};
 pub use liveness::{Liveness, Look, Suspicion};
 pub use machine::Cluster;
 pub use recovery::{Finish, Recovery};
+pub use slow_workers::SlowWorkers;
 pub use speculation::{Speculation, SpeculationConfig, StageTask, Verdict};

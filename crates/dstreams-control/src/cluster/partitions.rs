@@ -112,7 +112,7 @@ impl Partitions {
         }
     }
 
-    /// A worker joined, or drains.
+    /// A worker joined, began to drain, became slow, or is no longer slow.
     pub(super) const fn roster_changed(&mut self) {
         self.unsettled = true;
     }
@@ -295,7 +295,7 @@ impl Partitions {
         it.can_move()
     }
 
-    /// Spreads the partitions over the open workers if something changed; gives the new assignments and copies.
+    /// Spreads the partitions over the steady workers if something changed; gives the new assignments and copies.
     pub(super) fn spread(&mut self, roster: &Roster, out: &mut Vec<ClusterCommand>) {
         if !std::mem::take(&mut self.unsettled) {
             return;

@@ -1,6 +1,6 @@
 //! [`Roster`]: the live workers, and the ring along which new blocks are copied.
 //!
-//! A draining worker is still live, but gets nothing more.
+//! A draining worker is still live, but gets nothing more. A slow one is open, but others are preferred.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -15,6 +15,10 @@ pub(super) struct Roster {
     live: BTreeMap<WorkerId, Option<WorkerId>>,
     /// Live workers that may be given something.
     open: BTreeSet<WorkerId>,
+    /// Those that are slow.
+    slow: BTreeSet<WorkerId>,
+    /// The open workers that are not slow; all, if all are.
+    steady: BTreeSet<WorkerId>,
     /// The other live workers, until they are told that they may leave.
     draining: BTreeSet<WorkerId>,
     /// Workers that were told to accept no blocks from others, and whether they have answered.
@@ -29,6 +33,8 @@ impl Roster {
             copies: copies.max(1),
             live: BTreeMap::new(),
             open: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            steady: BTreeSet::new(),
             draining: BTreeSet::new(),
             retiring: BTreeMap::new(),
             lost_workers: SeqSet::default(),
@@ -41,14 +47,34 @@ impl Roster {
         if new {
             self.live.insert(worker, None);
             self.open.insert(worker);
+            self.compare();
         }
         new
+    }
+
+    /// From now on these workers are slow, and no others. Returns whether that is news.
+    pub(super) fn slow_are(&mut self, workers: BTreeSet<WorkerId>) -> bool {
+        let before = std::mem::replace(&mut self.slow, workers);
+        let news = before != self.slow;
+        if news {
+            self.compare();
+        }
+        news
+    }
+
+    /// Decides anew which workers are steady.
+    fn compare(&mut self) {
+        self.steady = self.open.difference(&self.slow).copied().collect();
+        if self.steady.is_empty() {
+            self.steady = self.open.clone();
+        }
     }
 
     /// Returns whether it was live.
     pub(super) fn lose(&mut self, worker: WorkerId) -> bool {
         self.lost_workers.insert(worker.0.into());
         self.open.remove(&worker);
+        self.compare();
         self.draining.remove(&worker);
         self.retiring.remove(&worker);
         self.live.remove(&worker).is_some()
@@ -59,6 +85,7 @@ impl Roster {
         let news = self.open.remove(&worker);
         if news {
             self.draining.insert(worker);
+            self.compare();
         }
         news
     }
@@ -101,9 +128,14 @@ impl Roster {
         self.open.contains(&worker)
     }
 
-    /// Whether any live worker drains, or was told that it may leave.
-    pub(super) fn any_drains(&self) -> bool {
-        self.open.len() < self.live.len()
+    /// Whether state may be given to it: it is open, and not slow if others are not.
+    pub(super) fn is_steady(&self, worker: WorkerId) -> bool {
+        self.steady.contains(&worker)
+    }
+
+    /// Whether all live workers may be given state.
+    pub(super) fn all_are_steady(&self) -> bool {
+        self.steady.len() == self.live.len()
     }
 
     pub(super) fn live(&self) -> impl Iterator<Item = WorkerId> {
@@ -112,6 +144,10 @@ impl Roster {
 
     pub(super) const fn open(&self) -> &BTreeSet<WorkerId> {
         &self.open
+    }
+
+    pub(super) const fn steady(&self) -> &BTreeSet<WorkerId> {
+        &self.steady
     }
 
     pub(super) const fn draining(&self) -> &BTreeSet<WorkerId> {
@@ -133,11 +169,14 @@ impl Roster {
             .copied()
     }
 
-    /// Gives each worker its peer where that has changed.
+    /// Gives each worker its peer where that has changed: a steady one, if there is another, since clients wait for the
+    /// peer.
     pub(super) fn assign_peers(&mut self, out: &mut Vec<ClusterCommand>) {
         let assigned: Vec<_> = self.live.iter().map(|(&who, &peer)| (who, peer)).collect();
         for (worker, before) in assigned {
-            let to = self.after(worker).next().filter(|_| self.copies > 1);
+            let steady = self.after(worker).find(|to| self.is_steady(*to));
+            let to = steady.or_else(|| self.after(worker).next());
+            let to = to.filter(|_| self.copies > 1);
             if to != before {
                 self.live.insert(worker, to);
                 out.push(ClusterCommand::Peer { worker, to });

@@ -26,6 +26,12 @@ pub struct SpeculationConfig {
     pub floor: Duration,
     /// The most copies at once, as a share of the running tasks of all stages; at least one copy. Default: 0.25.
     pub copies: f64,
+    /// A worker is slow once a copy of one of its tasks finished first in so many of its last 16 batches: see
+    /// [`SlowWorkers`](super::SlowWorkers). Default: 8. More than 16: never.
+    pub slow: u32,
+    /// How long a slow worker gets nothing that others can do, before it is tried again. If it is slow again soon, twice as
+    /// long, up to 5 minutes. Default: 10 s.
+    pub rest: Duration,
 }
 
 impl Default for SpeculationConfig {
@@ -35,6 +41,8 @@ impl Default for SpeculationConfig {
             share: 0.5,
             floor: Duration::from_millis(100),
             copies: 0.25,
+            slow: 8,
+            rest: Duration::from_secs(10),
         }
     }
 }

@@ -4,6 +4,9 @@
 //! all of it, and then swaps roles with the primary. So first every partition gets a standby, then primaries are
 //! spread evenly, then standbys. The previous standby stays until the copy is complete. Where partitions have no
 //! standbys, one is there only for a move.
+//!
+//! A steady worker is an open one that is not slow. A slow worker has state only if no other worker can have it: a slow standby
+//! is better than none.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +45,7 @@ pub(super) fn spread(partitions: &mut Partitions, roster: &Roster) -> (Vec<u32>,
             break;
         }
     }
-    let even = uneven(&spread.load(|it| it.primary)).is_none() && spread.primaries_are_open();
+    let even = uneven(&spread.load(|it| it.primary)).is_none() && spread.primaries_are_steady();
     (spread.copies, even)
 }
 
@@ -59,22 +62,18 @@ struct Spread<'a> {
 }
 
 impl Spread<'_> {
-    /// A primary for each partition without one. Draining primaries give way to standbys that can take over.
+    /// A primary for each partition without one. Draining and slow primaries give way to standbys that can take over.
     fn assign_primaries(&mut self) {
         // A worker that is a primary is live: no lost one is left here.
         let all_held = || self.partitions.all.values().all(|it| it.primary.is_some());
-        if !self.roster.any_drains() && all_held() {
+        if self.roster.all_are_steady() && all_held() {
             return;
         }
         let mut load = self.load(|it| it.primary);
         for it in self.partitions.all.values_mut() {
-            let standby_open = it
-                .standby
-                .is_some_and(|part| self.roster.is_open(part.worker));
-            if it
-                .primary
-                .is_some_and(|part| !self.roster.is_open(part.worker))
-                && standby_open
+            let steady = |part: Part| self.roster.is_steady(part.worker);
+            if it.primary.is_some_and(|part| !steady(part))
+                && it.standby.is_some_and(steady)
                 && it.can_move()
             {
                 std::mem::swap(&mut it.primary, &mut it.standby);
@@ -93,16 +92,18 @@ impl Spread<'_> {
         }
     }
 
-    /// An open standby for each partition, if there is a worker for it.
+    /// A steady standby for each partition, if there is a worker for it; else an open one.
     fn assign_standbys(&mut self) {
         // Usually few, even during many moves.
         let is_open = |part: Option<Part>| part.is_some_and(|it| self.roster.is_open(it.worker));
+        let is_steady =
+            |part: Option<Part>| part.is_some_and(|it| self.roster.is_steady(it.worker));
         let standbys = self.partitions.standbys;
         let wanting = |it: &Partition| {
-            (standbys || !is_open(it.primary))
+            (standbys || !is_steady(it.primary))
                 && it.recovering.is_none()
                 && !is_open(it.next)
-                && (it.stale || !is_open(it.standby))
+                && (it.stale || !is_steady(it.standby))
         };
         let gone = |it: &Partition| it.next.is_some() && !is_open(it.next);
         let wanting = |&(_, it): &(&u32, &Partition)| wanting(it) || gone(it);
@@ -111,7 +112,7 @@ impl Spread<'_> {
         if wanting.is_empty() {
             return;
         }
-        let mut load = self.load(going);
+        let mut load = load_of(self.partitions, self.roster.open(), going);
         for partition in wanting {
             let Some(it) = self.partitions.all.get_mut(&partition) else {
                 continue;
@@ -125,14 +126,21 @@ impl Spread<'_> {
                 self.free += 1;
                 self.freed = true;
             }
-            let open = it.standby.filter(|part| self.roster.is_open(part.worker));
-            if let Some(standby) = open {
+            let steady =
+                |worker: WorkerId| self.roster.is_steady(worker) && worker != primary.worker;
+            let any_steady = load.keys().any(|&worker| steady(worker));
+            let stays = |part: &Part| match any_steady {
+                true => steady(part.worker),
+                false => self.roster.is_open(part.worker),
+            };
+            if let Some(standby) = it.standby.filter(stays) {
                 if it.stale {
                     self.replace_standby(partition, standby.worker);
                 }
                 continue;
             }
-            let others = || load.iter().filter(|&(&worker, _)| worker != primary.worker);
+            let fits = |worker| steady(worker) || !any_steady && worker != primary.worker;
+            let others = || load.iter().filter(|&(&worker, _)| fits(worker));
             if others().next().is_none() {
                 // With one worker: a draining standby must go, unless the primary drains too.
                 if self.roster.is_open(primary.worker)
@@ -292,7 +300,7 @@ impl Spread<'_> {
         for (partition, it) in &mut self.partitions.all {
             let stays = it
                 .primary
-                .is_some_and(|part| self.roster.is_open(part.worker));
+                .is_some_and(|part| self.roster.is_steady(part.worker));
             let moves = self.moving.contains(partition);
             if stays && it.next.is_none() && (!moves || it.stale) {
                 it.before.extend(it.standby.take().map(|part| part.worker));
@@ -336,24 +344,32 @@ impl Spread<'_> {
         true
     }
 
-    fn primaries_are_open(&self) -> bool {
-        let open = |part: Part| self.roster.is_open(part.worker);
-        let mut stored_on = self.partitions.all.values().filter_map(|it| it.primary);
-        stored_on.all(open)
+    fn primaries_are_steady(&self) -> bool {
+        let steady = |part: Part| self.roster.is_steady(part.worker);
+        let mut primaries = self.partitions.all.values().filter_map(|it| it.primary);
+        primaries.all(steady)
     }
 
-    /// The number of partitions of each open worker, in the role that `of` picks.
+    /// The number of partitions of each steady worker, in the role that `of` picks.
     fn load(&self, of: impl Fn(&Partition) -> Option<Part>) -> BTreeMap<WorkerId, usize> {
-        let open = self.roster.open().iter();
-        let mut load: BTreeMap<_, _> = open.map(|&worker| (worker, 0)).collect();
-        for it in self.partitions.all.values() {
-            let picked = of(it).map(|part| part.worker);
-            if let Some(count) = picked.and_then(|worker| load.get_mut(&worker)) {
-                *count += 1;
-            }
-        }
-        load
+        load_of(self.partitions, self.roster.steady(), of)
     }
+}
+
+/// The number of partitions of each of these workers, in the role that `of` picks.
+fn load_of(
+    partitions: &Partitions,
+    workers: &BTreeSet<WorkerId>,
+    of: impl Fn(&Partition) -> Option<Part>,
+) -> BTreeMap<WorkerId, usize> {
+    let mut load: BTreeMap<_, _> = workers.iter().map(|&worker| (worker, 0)).collect();
+    for it in partitions.all.values() {
+        let picked = of(it).map(|part| part.worker);
+        if let Some(count) = picked.and_then(|worker| load.get_mut(&worker)) {
+            *count += 1;
+        }
+    }
+    load
 }
 
 /// The standby, or the worker that will become it.

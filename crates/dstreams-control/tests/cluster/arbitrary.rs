@@ -67,6 +67,7 @@ fn event() -> impl Strategy<Value = ClusterEvent> {
         6 => worker().prop_map(|worker| ClusterEvent::Joined { worker }),
         3 => worker().prop_map(|worker| ClusterEvent::Lost { worker }),
         1 => worker().prop_map(|worker| ClusterEvent::Drain { worker }),
+        1 => prop::collection::btree_set(worker(), 0..4).prop_map(|workers| ClusterEvent::Slow { workers }),
         8 => (worker(), stored()).prop_map(|(worker, blocks)| ClusterEvent::Stored { worker, blocks }),
         6 => (worker(), worker(), stored())
             .prop_map(|(worker, lost, blocks)| ClusterEvent::Fenced { worker, lost, blocks }),
@@ -146,7 +147,13 @@ proptest! {
                 }
             }
             // Repeated, it changes nothing, unless it answers a command just given.
-            if matches!(again, ClusterEvent::Joined { .. } | ClusterEvent::Lost { .. } | ClusterEvent::Drain { .. }) {
+            if matches!(
+                again,
+                ClusterEvent::Joined { .. }
+                    | ClusterEvent::Lost { .. }
+                    | ClusterEvent::Drain { .. }
+                    | ClusterEvent::Slow { .. }
+            ) {
                 let said = cluster.step(again);
                 prop_assert!(said.is_empty(), "{said:?}");
             }

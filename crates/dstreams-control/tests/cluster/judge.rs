@@ -187,6 +187,16 @@ fn note(event: &ClusterEvent, ledger: &Ledger, tally: &mut Tally) {
                 tally.add("loss of the last worker");
             }
         }
+        ClusterEvent::Slow { workers } => {
+            let gives_way = |(partition, (primary, standby)): (&u32, &(WorkerId, Option<_>))| {
+                let steady = standby.is_some_and(|standby| !workers.contains(&standby));
+                let there = ledger.newest(*partition).is_some() && ledger.is_complete(*partition);
+                workers.contains(primary) && steady && there
+            };
+            if ledger.assigned.iter().any(gives_way) {
+                tally.add("slow primary with a complete standby");
+            }
+        }
         ClusterEvent::Stored { worker, .. } if !ledger.live.contains(worker) => {
             tally.add("Stored of a lost worker");
         }

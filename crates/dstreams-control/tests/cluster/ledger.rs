@@ -29,6 +29,8 @@ pub struct Ledger {
     /// Live workers that were asked to drain; those that were told that they may leave.
     pub draining: BTreeSet<WorkerId>,
     pub drained: BTreeSet<WorkerId>,
+    /// The workers that are slow, also lost ones.
+    pub slow: BTreeSet<WorkerId>,
     /// Workers that were told to accept no blocks from others; those of them that have answered.
     pub retiring: BTreeSet<WorkerId>,
     pub retired: BTreeSet<WorkerId>,
@@ -90,6 +92,7 @@ impl Ledger {
             gone: BTreeSet::new(),
             draining: BTreeSet::new(),
             drained: BTreeSet::new(),
+            slow: BTreeSet::new(),
             retiring: BTreeSet::new(),
             retired: BTreeSet::new(),
             peers: BTreeMap::new(),
@@ -128,6 +131,15 @@ impl Ledger {
     /// Live workers that are not draining.
     pub fn open(&self) -> impl Iterator<Item = WorkerId> {
         self.live.difference(&self.draining).copied()
+    }
+
+    /// Open workers that are not slow; all, if all are.
+    pub fn steady(&self) -> Vec<WorkerId> {
+        let steady: Vec<_> = self.open().filter(|it| !self.slow.contains(it)).collect();
+        if steady.is_empty() {
+            return self.open().collect();
+        }
+        steady
     }
 
     /// The number of open workers that should store a block.
@@ -207,6 +219,7 @@ impl Ledger {
             ClusterEvent::Drain { worker } if self.live.contains(worker) => {
                 self.draining.insert(*worker);
             }
+            ClusterEvent::Slow { workers } => self.slow.clone_from(workers),
             ClusterEvent::Stored { worker, blocks } => self.stored(*worker, blocks),
             ClusterEvent::Fenced {
                 worker,

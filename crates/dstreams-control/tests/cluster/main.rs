@@ -36,6 +36,7 @@
 //! | a state copy never ends | nothing-waits; in the end spread |
 //! | changes are forgotten while a state copy is in progress, or never | nothing-waits |
 //! | a worker may leave too early; is never told that it may | drained |
+//! | slow workers are treated like others | ring; in the end spread |
 //! | a lost worker is fenced at itself; a loss is ignored | lost-left-alone |
 //!
 //! A failure prints one line with the seed. `SIM_SEED=42 cargo test -p dstreams-control --test cluster seeds` runs that
@@ -107,6 +108,8 @@ const MUST_HAPPEN: &[&str] = &[
     "state copy failed",
     "state lost",
     "survivors unknown",
+    "slow primary with a complete standby",
+    "slow worker when calm",
     "worker died",
     "worker drained",
     "given-up worker still ran",

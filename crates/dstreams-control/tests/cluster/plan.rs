@@ -41,6 +41,8 @@ pub enum Turn {
     /// It is given up but runs on for a while.
     GiveUp(u64),
     Drain(u64),
+    /// From now on these are slow: one bit for each worker that is there.
+    Slow(u64),
 }
 
 #[derive(Debug)]
@@ -103,7 +105,8 @@ impl Plan {
 
 fn turn(rng: &mut Rng) -> Turn {
     let which = rng.next();
-    match rng.below(10) {
+    match rng.below(12) {
+        10 | 11 => Turn::Slow(rng.next()),
         0..=3 => Turn::Join,
         4..=6 => Turn::Die(which),
         7 | 8 => Turn::GiveUp(which),

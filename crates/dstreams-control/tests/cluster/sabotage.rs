@@ -62,6 +62,7 @@ pub enum Fault {
     DrainedTooEarly,
     DrainedForgotten,
     LossNotHeard,
+    SlowIgnored,
 }
 
 /// All faults, each with the invariant that must report it.
@@ -114,6 +115,7 @@ pub const FAULTS: &[(Fault, &str)] = &[
     (Fault::DrainedTooEarly, "drained"),
     (Fault::DrainedForgotten, "drained"),
     (Fault::LossNotHeard, "lost-left-alone"),
+    (Fault::SlowIgnored, "ring"),
 ];
 
 /// Faults with consequences, and the invariant they break in the end if the earlier symptoms are not judged.
@@ -134,6 +136,7 @@ pub const CONSEQUENCES: &[(Fault, &str)] = &[
     (Fault::AdoptNotAwaited, "acked-once"),
     (Fault::StateLossHidden, "complete-standby"),
     (Fault::StateCopyIgnored, "spread"),
+    (Fault::SlowIgnored, "spread"),
 ];
 
 pub struct Sabotaged {
@@ -258,7 +261,8 @@ impl Sabotaged {
                 Some(vec![own, event.clone()])
             }
             (Fault::ForgottenIgnored, ClusterEvent::Forgotten { .. })
-            | (Fault::LossNotHeard, ClusterEvent::Lost { .. }) => Some(vec![]),
+            | (Fault::LossNotHeard, ClusterEvent::Lost { .. })
+            | (Fault::SlowIgnored, ClusterEvent::Slow { .. }) => Some(vec![]),
             (Fault::StateCopyIgnored, ClusterEvent::Installed { copy: 1.., .. }) => Some(vec![]),
             (Fault::FencedIgnored, ClusterEvent::Fenced { worker, lost, .. }) => {
                 let blocks = Vec::new();

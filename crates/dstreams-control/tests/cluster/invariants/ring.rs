@@ -1,5 +1,5 @@
-//! New blocks are copied to another open worker, and a `Peer` is given when that changes. When calm, every worker has
-//! the right peer.
+//! New blocks are copied to another open worker, to a slow one only if there is no other, and a `Peer` is given when
+//! that changes. When calm, every worker has the right peer.
 
 use dstreams_control::cluster::{ClusterCommand, ClusterEvent, WorkerId};
 
@@ -30,7 +30,8 @@ impl Invariant for Ring {
         match event {
             ClusterEvent::Joined { .. }
             | ClusterEvent::Lost { .. }
-            | ClusterEvent::Drain { .. } => is_right(scene),
+            | ClusterEvent::Drain { .. }
+            | ClusterEvent::Slow { .. } => is_right(scene),
             _ => Ok(()),
         }
     }
@@ -43,10 +44,13 @@ impl Invariant for Ring {
 fn is_right(scene: &Scene) -> Verdict {
     let ledger = scene.ledger;
     for &worker in &ledger.live {
-        let others = || ledger.open().filter(|&other| other != worker);
-        let next = others()
-            .find(|&other| other > worker)
-            .or_else(|| others().next());
+        let others = |of: Vec<WorkerId>| {
+            let others = of.into_iter().filter(|&other| other != worker);
+            let others: Vec<_> = others.collect();
+            let next = others.iter().find(|&&other| other > worker);
+            next.or(others.first()).copied()
+        };
+        let next = others(ledger.steady()).or_else(|| others(ledger.open().collect()));
         let next = next.filter(|_| ledger.config.copies > 1);
         let peer = ledger.peers.get(&worker).copied().flatten();
         ensure(peer == next, || {

@@ -508,3 +508,94 @@ fn without_standbys_a_newcomer_takes_its_share() {
     let commands = it.step(lost(W2));
     assert!(commands.contains(&state_lost(0, 2)), "{commands:?}");
 }
+
+fn slow(workers: &[WorkerId]) -> ClusterEvent {
+    let workers = workers.iter().copied().collect();
+    ClusterEvent::Slow { workers }
+}
+
+/// At once, since its standby has everything; then the standby moves too. Later it gets its share again.
+#[test]
+fn state_leaves_a_slow_worker() {
+    let mut it = cluster(3, 3);
+    batch(&mut it, 3, 100);
+    let partition = (0..3).find(|partition| it.primary(*partition) == Some(W1));
+    let partition = partition.unwrap();
+    let standby = it.standby(partition).unwrap();
+    let commands = it.step(slow(&[W1]));
+    assert_eq!(it.primary(partition), Some(standby));
+    assert!((0..3).all(|partition| it.primary(partition) != Some(W1)));
+    let copies = commands.iter().filter_map(|command| match command {
+        CopyState {
+            partition,
+            from,
+            to,
+            copy,
+        } => {
+            assert!(*from != W1 && *to != W1, "{command:?}");
+            Some((*partition, *to, *copy))
+        }
+        _ => None,
+    });
+    let copies: Vec<_> = copies.collect();
+    for (partition, to, copy) in &copies {
+        assert_eq!(it.standby(*partition), Some(W1), "it stays until then");
+        it.step(installed(*to, *partition, 100, *copy));
+    }
+    assert_eq!(copies.len(), 2);
+    assert!((0..3).all(|partition| it.standby(partition) != Some(W1)));
+    // The same event again changes nothing.
+    assert_eq!(it.step(slow(&[W1])), []);
+    let commands = step(&mut it, slow(&[]));
+    let back = commands.iter().find_map(|command| match command {
+        CopyState {
+            partition,
+            to: W1,
+            copy,
+            ..
+        } => Some((*partition, *copy)),
+        _ => None,
+    });
+    let (partition, copy) = back.unwrap_or_else(|| panic!("{commands:?}"));
+    it.step(installed(W1, partition, 100, copy));
+    assert_eq!(it.primary(partition), Some(W1));
+}
+
+/// A slow standby is better than none, also where its state is to be copied to it again.
+#[test]
+fn a_slow_worker_is_standby_if_there_is_no_other() {
+    let mut it = cluster(2, 1);
+    batch(&mut it, 1, 100);
+    let (primary, standby) = (it.primary(0).unwrap(), it.standby(0).unwrap());
+    assert_eq!(
+        step(&mut it, slow(&[primary])),
+        [assign(0, standby, primary)]
+    );
+    assert_eq!(step(&mut it, slow(&[primary, standby])), [], "both are");
+    step(&mut it, slow(&[primary]));
+    // It misses changes for too long.
+    let mut said = Vec::new();
+    for version in 200..220 {
+        it.step(installed(standby, 0, version, 0));
+        said.extend(step(&mut it, committed(version)));
+    }
+    assert!(
+        said.contains(&copy_state(0, standby, primary, 1)),
+        "{said:?}"
+    );
+    // One that joins takes its place.
+    let commands = step(&mut it, join(W3));
+    assert!(
+        commands.is_empty(),
+        "not before that copy has ended: {commands:?}"
+    );
+    let commands = step(&mut it, installed(primary, 0, 219, 1));
+    assert!(
+        commands.contains(&copy_state(0, standby, W3, 2)),
+        "{commands:?}"
+    );
+    assert_eq!(
+        step(&mut it, installed(W3, 0, 219, 2)),
+        [assign(0, standby, W3)]
+    );
+}

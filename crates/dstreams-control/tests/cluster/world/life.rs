@@ -98,6 +98,9 @@ impl World<'_> {
             let rests = ledger.next.is_empty() && ledger.draining.is_empty();
             quiet = if rests { quiet + 1 } else { 0 };
         }
+        if self.judge.ledger.steady().len() < self.judge.ledger.open().count() {
+            self.tally.add("slow worker when calm");
+        }
         self.judge_calm(Calm::EngineRuns)
     }
 
@@ -175,6 +178,11 @@ impl World<'_> {
                 if let Some(worker) = pick(which) {
                     self.tell(ClusterEvent::Drain { worker });
                 }
+            }
+            Turn::Slow(which) => {
+                let slow = (0..).zip(&there).filter(|(at, _)| which >> at & 1 == 1);
+                let workers = slow.map(|(_, worker)| *worker).collect();
+                self.tell(ClusterEvent::Slow { workers });
             }
         }
     }
