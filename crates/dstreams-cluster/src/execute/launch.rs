@@ -17,7 +17,7 @@ use bytesize::ByteSize;
 use dstreams::Error;
 
 use super::scheduler_proxy::Failures;
-use super::speculate::TaskCopies;
+use super::speculate::{TaskCopies, TaskId};
 use super::task_error::TaskError;
 
 /// The most bytes of several tasks in one message.
@@ -65,6 +65,15 @@ fn messages(
     (messages, refused)
 }
 
+fn names(tasks: &[MultiTaskDefinition]) -> impl Iterator<Item = TaskId> {
+    tasks.iter().flat_map(|task| {
+        let (stage, attempt) = (task.stage_id as usize, task.stage_attempt_num as usize);
+        let stage = (task.job_id.clone(), stage, attempt);
+        let ids = task.task_ids.iter().map(|id| id.task_id as usize);
+        ids.map(move |id| (stage.clone(), id))
+    })
+}
+
 #[async_trait]
 impl TaskLauncher for Launcher {
     /// Returns the jobs that cannot run. A failed call removes the executor, which registers again: so the first
@@ -91,6 +100,9 @@ impl TaskLauncher for Launcher {
             jobs.insert(JobId::new(job));
         }
         for tasks in messages {
+            if self.copies.are_made() {
+                names(&tasks).for_each(|task| self.copies.sent(task));
+            }
             let sent = executors.launch_multi_task(&executor.id, tasks, self.endpoint.clone());
             let rejected = sent.await.inspect_err(|error| {
                 tracing::warn!(worker = executor.id, %error, "cannot send tasks to a worker");

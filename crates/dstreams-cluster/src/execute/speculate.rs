@@ -26,6 +26,8 @@ use crate::plan::TaskState;
 /// How often running tasks are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Time until a task that was given a worker is sent to it, if it ever is.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Jobs of which evidence is kept: more than run at once. Failed ones leave theirs.
 const MAX_JOBS: usize = 64;
 
@@ -39,12 +41,24 @@ struct Hidden {
     since: Instant,
     /// When its worker was last asked about it.
     asked: Instant,
+    /// Whether it was sent to its worker, which did not answer since that it does not know it.
+    there: bool,
+}
+
+impl Hidden {
+    /// Whether it occupies a core: it is on its worker, or may be on its way. The engine does not send a task whose job has
+    /// ended meanwhile.
+    fn is_there(&self) -> bool {
+        self.there || self.since.elapsed() < SEND_TIMEOUT
+    }
 }
 
 #[derive(Debug)]
 struct WatchedTasks {
     machine: Speculation<StageName, String>,
     hidden: HashMap<TaskId, Hidden>,
+    /// Tasks that were sent to their workers, of stages that run.
+    sent: BTreeSet<TaskId>,
     /// By job that has not ended well; at most [`MAX_JOBS`].
     jobs: BTreeMap<String, Evidence>,
     /// By batch that has not ended: of its jobs that have.
@@ -86,12 +100,20 @@ async fn cancel(scheduler: &Scheduler, tasks: Vec<RunningTaskInfo>) {
 impl WatchedTasks {
     fn hide(&mut self, stage: &StageName, task: &StageTask<String>) {
         let now = Instant::now();
+        let id = (stage.clone(), task.task);
         let hidden = Hidden {
             worker: task.worker.clone(),
             since: now,
             asked: now,
+            there: self.sent.contains(&id),
         };
-        self.hidden.insert((stage.clone(), task.task), hidden);
+        self.hidden.insert(id, hidden);
+    }
+
+    /// A stage is over: its tasks that still run.
+    fn forget(&mut self, stage: &StageName) -> Vec<StageTask<String>> {
+        self.sent.retain(|(of, _)| of != stage);
+        self.machine.forget(stage)
     }
 
     fn report(&mut self, (stage, task): &TaskId, success: bool, now: Duration) -> Verdict<String> {
@@ -108,6 +130,7 @@ impl TaskCopies {
         let tasks = config.map(|config| WatchedTasks {
             machine: Speculation::new(config),
             hidden: HashMap::new(),
+            sent: BTreeSet::new(),
             jobs: BTreeMap::new(),
             batches: BTreeMap::new(),
             workers: SlowWorkers::new(&config),
@@ -214,9 +237,22 @@ impl TaskCopies {
         }
     }
 
+    /// A task is sent to its worker.
+    pub fn sent(&self, task: TaskId) {
+        if let Some(mut tasks) = self.lock() {
+            if let Some(hidden) = tasks.hidden.get_mut(&task) {
+                hidden.there = true;
+            } else if tasks.machine.knows(&task.0) {
+                tasks.sent.insert(task);
+            }
+        }
+    }
+
     /// Adds the tasks that the engine has given up, and that still run, to the counts of their workers.
     pub fn count(&self, running: &mut HashMap<String, usize>) {
-        for hidden in self.lock().iter().flat_map(|tasks| tasks.hidden.values()) {
+        let tasks = self.lock();
+        let hidden = tasks.iter().flat_map(|tasks| tasks.hidden.values());
+        for hidden in hidden.filter(|hidden| hidden.is_there()) {
             *running.entry(hidden.worker.clone()).or_default() += 1;
         }
     }
@@ -333,7 +369,7 @@ impl TaskCopies {
                 false if running_stage(graph, stage).is_some() => (false, Vec::new()),
                 // The stage is over.
                 false => {
-                    let left = tasks.machine.forget(stage).into_iter();
+                    let left = tasks.forget(stage).into_iter();
                     (false, left.map(|task| cancelled(stage, task)).collect())
                 }
             },
@@ -382,7 +418,7 @@ impl TaskCopies {
     }
 
     fn forget(&self, stage: &StageName) -> Vec<RunningTaskInfo> {
-        let left = self.lock().map(|mut tasks| tasks.machine.forget(stage));
+        let left = self.lock().map(|mut tasks| tasks.forget(stage));
         let left = left.into_iter().flatten();
         left.map(|task| cancelled(stage, task)).collect()
     }
@@ -444,7 +480,12 @@ impl TaskCopies {
         let Some(mut tasks) = self.lock() else {
             return;
         };
-        let since = tasks.hidden.get(task).map(|hidden| now - hidden.since);
+        let hidden = tasks.hidden.get_mut(task);
+        let since = hidden.map(|hidden| {
+            // One that has not begun occupies no core; if it begins later, the next answer says so.
+            hidden.there = state != TaskState::Unknown;
+            now - hidden.since
+        });
         let has_ended = match state {
             TaskState::Ended(ago) => Duration::from_millis(ago) >= MAX_REPORT_DELAY,
             TaskState::Unknown => since >= Some(BEGIN_TIMEOUT),
@@ -723,6 +764,33 @@ mod tests {
         assert!(tasks.jobs.contains_key("00999"));
     }
 
+    /// The engine does not send a task whose job has ended meanwhile, so it is never reported.
+    #[test]
+    fn a_copy_that_is_never_sent_occupies_no_core() {
+        for (before, after) in [(false, false), (true, false), (false, true)] {
+            let mut job = Job::with_copy();
+            let id = (job.stage.clone(), 4);
+            if before {
+                job.copies.sent(id.clone());
+            }
+            assert!(job.succeed(3, 3));
+            assert_eq!(job.hidden(), [("worker-0".to_owned(), 1)]);
+            let mut tasks = job.copies.lock().unwrap();
+            tasks.hidden.get_mut(&id).unwrap().since -= SEND_TIMEOUT;
+            drop(tasks);
+            if after {
+                assert_eq!(job.hidden(), []);
+                job.copies.sent(id.clone());
+            }
+            assert_eq!(job.hidden().len(), usize::from(before || after));
+            job.copies.forget(&job.stage);
+            assert_eq!(job.copies.lock().unwrap().sent, BTreeSet::new());
+            // Its stage is over.
+            job.copies.sent((job.stage.clone(), 5));
+            assert_eq!(job.copies.lock().unwrap().sent, BTreeSet::new());
+        }
+    }
+
     #[test]
     fn the_original_counts_if_it_is_first() {
         let mut job = Job::with_copy();
@@ -844,6 +912,23 @@ mod tests {
         assert_eq!(known, std::slice::from_ref(&job.stage));
         assert!(job.runs(3) && job.succeed(3, 3));
         job.winner();
+    }
+
+    #[test]
+    fn a_task_that_its_worker_does_not_know_occupies_no_core() {
+        let job = Job::with_copy();
+        let task = (job.stage.clone(), 3);
+        job.copies.sent(task.clone());
+        let answer = |state| {
+            let mut tasks = job.copies.lock().unwrap();
+            tasks.hidden.get_mut(&task).unwrap().since -= SEND_TIMEOUT;
+            drop(tasks);
+            job.copies.answered(&task, state, Instant::now());
+            job.hidden().len()
+        };
+        assert_eq!(answer(TaskState::Runs), 1);
+        assert_eq!(answer(TaskState::Unknown), 0);
+        assert_eq!(answer(TaskState::Runs), 1, "it has begun late");
     }
 
     #[test]

@@ -385,6 +385,12 @@ impl<S: Ord + Clone, W: Eq + Clone> Speculation<S, W> {
         !self.stages.is_empty()
     }
 
+    /// Whether tasks of the stage were started, and it has not been forgotten.
+    #[must_use]
+    pub fn knows(&self, stage: &S) -> bool {
+        self.stages.contains_key(stage)
+    }
+
     /// The stages that have not been forgotten.
     #[must_use]
     pub fn stages(&self) -> Vec<S> {
