@@ -267,6 +267,19 @@ mod tests {
         RecordBatch::try_from_iter(columns).unwrap()
     }
 
+    /// Other servers than ours read it: ours knows the schemas of its streams.
+    #[test]
+    fn the_first_message_has_the_schema() {
+        let field = |name, kind| Field::new(name, kind, true);
+        let schema = Schema::new(vec![
+            field("n", DataType::Int64),
+            field("t", DataType::Utf8View),
+        ]);
+        let message = schema_message(&schema);
+        assert_eq!(Schema::try_from(&message).unwrap(), schema);
+        assert!(message.data_body.is_empty());
+    }
+
     #[test]
     fn a_large_batch_is_cut_and_nothing_is_lost() {
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..10_000));
