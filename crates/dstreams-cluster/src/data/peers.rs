@@ -11,6 +11,7 @@ use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use dstreams::internal::Block;
 use dstreams::{BoxError, Error, Prepared, Result};
+use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,9 @@ const MESSAGE: usize = 64 << 20;
 const PARTS_PER_CALL: usize = 4096;
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a process may take to begin an answer before another one that has the rows is asked too: much longer than on
+/// a machine that is not busy.
+const HEDGE_DELAY: Duration = Duration::from_millis(25);
 /// How long a short request may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -192,19 +196,39 @@ impl Peers {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    /// The rows, from the first of `addresses` that has them all.
+    /// The rows, from the first of `addresses` that has them all. When one has not begun to answer for a while, the next is
+    /// asked too, and the rows come from the one that begins first.
     pub async fn fetch(
         &self,
         parts: &[Part],
         addresses: impl Iterator<Item = &String>,
     ) -> Result<Vec<RecordBatch>> {
-        let mut said = Vec::new();
-        for address in addresses {
-            match self.fetch_from(parts, address).await {
-                Ok(rows) => return Ok(rows),
-                Err(status) => {
-                    tracing::debug!(?parts, address, %status, "not fetched");
-                    said.push(format!("{address}: {}", status.message()));
+        let wanted = DataRequest::Rows(parts.to_vec());
+        let mut addresses = addresses.peekable();
+        let (mut asked, mut said) = (FuturesUnordered::new(), Vec::new());
+        loop {
+            if asked.is_empty() {
+                let Some(address) = addresses.next() else {
+                    break;
+                };
+                asked.push(self.ask(&wanted, address));
+            }
+            tokio::select! {
+                Some((address, answer)) = asked.next() => {
+                    let rows = match answer {
+                        Ok(messages) => self.unless_given_up(address, decode(messages)).await,
+                        Err(status) => Err(status),
+                    };
+                    match rows {
+                        Ok(rows) => return Ok(rows),
+                        Err(status) => {
+                            tracing::debug!(?parts, address, %status, "not fetched");
+                            said.push(format!("{address}: {}", status.message()));
+                        }
+                    }
+                }
+                () = tokio::time::sleep(HEDGE_DELAY), if addresses.peek().is_some() => {
+                    asked.extend(addresses.next().map(|address| self.ask(&wanted, address)));
                 }
             }
         }
@@ -215,15 +239,14 @@ impl Peers {
         )))
     }
 
-    async fn fetch_from(&self, parts: &[Part], address: &str) -> Result<Vec<RecordBatch>, Status> {
-        let rows = async {
-            decode(
-                self.get(&DataRequest::Rows(parts.to_vec()), address)
-                    .await?,
-            )
-            .await
-        };
-        self.unless_given_up(address, rows).await
+    /// The beginning of an answer, with the address.
+    async fn ask<'a>(
+        &self,
+        wanted: &DataRequest,
+        address: &'a String,
+    ) -> (&'a String, Result<Streaming<FlightData>, Status>) {
+        let answer = self.get(wanted, address);
+        (address, self.unless_given_up(address, answer).await)
     }
 
     async fn get(&self, ask: &DataRequest, address: &str) -> Result<Streaming<FlightData>, Status> {
@@ -347,10 +370,121 @@ async fn joined(mut pieces: Streaming<FlightData>) -> Result<Vec<u8>, Status> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use arrow_flight::{FlightInfo, PutResult};
+    use datafusion::arrow::array::{ArrayRef, Int64Array};
     use dstreams_control::{BlockId, ReceiverId};
+    use futures::TryStreamExt;
     use tokio::net::TcpListener;
 
+    use super::super::service::{Calls, Replies, serve};
     use super::*;
+
+    /// A worker that has a row, or none.
+    #[derive(Default)]
+    struct Holder {
+        row: Option<i64>,
+        asked: AtomicUsize,
+    }
+
+    #[async_trait::async_trait]
+    impl Calls for Holder {
+        async fn rows(&self, _: Ticket) -> Result<Replies<FlightData>, Status> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let row = self.row.ok_or_else(|| Status::not_found("it has no row"))?;
+            let column: ArrayRef = Arc::new(Int64Array::from(vec![row]));
+            let rows = RecordBatch::try_from_iter([("n", column)]).unwrap();
+            let messages = encode(futures::stream::iter([Ok(rows)]), None);
+            Ok(Box::pin(messages.map_err(Status::from)))
+        }
+
+        async fn records(
+            &self,
+            _: Request<Streaming<FlightData>>,
+        ) -> Result<Replies<PutResult>, Status> {
+            unreachable!()
+        }
+
+        async fn copy(&self, _: Streaming<FlightData>) -> Result<(), Status> {
+            unreachable!()
+        }
+
+        async fn link(
+            &self,
+            _: Request<Streaming<FlightData>>,
+        ) -> Result<Replies<FlightData>, Status> {
+            unreachable!()
+        }
+
+        async fn info(&self, _: FlightDescriptor) -> Result<FlightInfo, Status> {
+            unreachable!()
+        }
+
+        async fn status(&self) -> Result<Vec<u8>, Status> {
+            unreachable!()
+        }
+
+        async fn drain(&self, _: u32) -> Result<(), Status> {
+            unreachable!()
+        }
+    }
+
+    impl Holder {
+        /// Serves it until the test ends.
+        async fn serve(row: Option<i64>) -> (Arc<Self>, String) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let holder = Arc::new(Holder {
+                row,
+                ..Holder::default()
+            });
+            let (calls, stop) = (Arc::clone(&holder), CancellationToken::new());
+            serve(listener, calls, Token::new(None), KEEP_ALIVE, stop);
+            (holder, address)
+        }
+    }
+
+    fn a_block() -> [Part; 1] {
+        let receiver = ReceiverId(1);
+        let block = crate::plan::Source::Block(BlockId { receiver, seq: 0 });
+        [Part::from(block)]
+    }
+
+    fn rows(fetched: &[RecordBatch]) -> usize {
+        fetched.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// The silent one is connected, like a process that is stopped.
+    #[tokio::test]
+    async fn a_fetch_asks_the_next_worker_if_the_first_is_silent() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = (silent.local_addr().unwrap().to_string(), silent);
+        let (holder, address) = Holder::serve(Some(7)).await;
+        let (nobody, empty) = Holder::serve(None).await;
+        let peers = Peers::new(Token::new(None));
+        for order in [[&silent.0, &empty, &address], [&empty, &silent.0, &address]] {
+            let fetched = peers.fetch(&a_block(), order.into_iter()).await.unwrap();
+            assert_eq!(rows(&fetched), 1);
+        }
+        assert_eq!(holder.asked.load(Ordering::SeqCst), 2);
+        assert_eq!(nobody.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_fetch_fails_with_what_each_worker_said() {
+        let ((_, one), (_, two)) = (Holder::serve(None).await, Holder::serve(None).await);
+        let peers = Peers::new(Token::new(None));
+        let error = peers.fetch(&a_block(), [&one, &two].into_iter()).await;
+        let error = error.unwrap_err();
+        assert!(error.is_retryable());
+        for address in [one, two] {
+            let said = format!("{address}: it has no row");
+            assert!(error.to_string().contains(&said), "{error}");
+        }
+        let none = peers.fetch(&a_block(), std::iter::empty()).await;
+        assert!(none.unwrap_err().is_retryable());
+    }
 
     /// The process at the other end accepts connections and never answers, like one that is stopped.
     #[tokio::test]
@@ -358,9 +492,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stopped = listener.local_addr().unwrap().to_string();
         let peers = Peers::new(Token::new(None));
-        let receiver = ReceiverId(1);
-        let block = crate::plan::Source::Block(BlockId { receiver, seq: 0 });
-        let part = [Part::from(block)];
+        let part = a_block();
         let addresses = [stopped.clone()];
         let fetch = peers.fetch(&part, addresses.iter());
         let state = peers.state(0, &stopped);
