@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use self::child_processes::{ChildCommand, Children};
 pub use self::processes::ClusterProcesses;
+pub use self::signal::signal;
 use crate::error::{ChildEnd, Error};
 use crate::output::{json, offer_line, warn};
 use crate::program::{Engine, Program, Receiver, WordCount, describe_with_results};
@@ -188,6 +189,12 @@ impl Workers {
                 self.report_to.of(&change);
             }
         }
+    }
+
+    /// Those that this process started.
+    pub fn own(&self) -> Vec<WorkerStatus> {
+        let workers = self.now().into_iter();
+        workers.filter(|worker| self.is_own(worker.pid)).collect()
     }
 
     fn is_own(&self, pid: u32) -> bool {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::child_processes::{ChildCommand, Children, cores_of_each};
-use super::signal::terminate;
+use super::signal::signal;
 use crate::error::{ChildEnd, Error, Role};
 use crate::output::warn;
 use crate::program::{BatchLine, BatchResults, Program};
@@ -84,7 +84,7 @@ enum MasterLine {
 
 impl ClusterProcesses {
     /// Starts two masters, of which one stands by, and `count` workers; returns when all workers have joined.
-    pub async fn start(program: &Program, count: u16) -> Result<Self, Error> {
+    pub async fn start(program: &Program, count: u16, speculation: bool) -> Result<Self, Error> {
         let (count, token) = (usize::from(count), Secret::default().read()?);
         let (sender, output) = mpsc::channel(MAX_LINES);
         let on_line = move |pid: u32, line: Option<&str>| {
@@ -99,7 +99,7 @@ impl ClusterProcesses {
         };
         let command = ChildCommand {
             role: Role::Master,
-            arguments: arguments(program, count),
+            arguments: arguments(program, count, speculation),
             token: token.clone(),
         };
         let mut masters = Children::new(command, Arc::new(on_line));
@@ -152,6 +152,14 @@ impl ClusterProcesses {
         all.join(",")
     }
 
+    /// The workers, all of which were started here, as the newest leader knows them.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let workers = self.status().workers.into_iter();
+        workers
+            .filter(|worker| self.workers.has(worker.pid))
+            .collect()
+    }
+
     /// The newest status of a leader.
     pub fn status(&self) -> ClusterStatus {
         self.status.borrow().1.clone()
@@ -180,7 +188,7 @@ impl ClusterProcesses {
 
     /// Does what is due, then waits for the next thing to happen; a batch is returned. Cancel-safe.
     async fn step(&mut self) -> Result<Option<BatchResults>, Error> {
-        self.report_joins();
+        self.report_changes();
         if self.stops {
             self.stop_leader();
         }
@@ -209,13 +217,14 @@ impl ClusterProcesses {
         Ok(None)
     }
 
-    fn report_joins(&mut self) {
+    fn report_changes(&mut self) {
         let (master, status) = &*self.status.borrow();
         if self.members.0 != *master {
             self.members = (*master, Members::default());
         }
         for change in self.members.1.changes(status) {
-            if matches!(change, Change::Joined { .. }) {
+            // The end of a process is reported separately.
+            if !matches!(change, Change::Gone { .. }) {
                 warn(change);
             }
         }
@@ -299,7 +308,7 @@ impl ClusterProcesses {
     pub fn abort(&mut self) {
         self.aborts = true;
         if let Some(stopped) = &self.stopped {
-            terminate(stopped.pid);
+            signal(stopped.pid, "TERM");
         }
     }
 
@@ -309,7 +318,7 @@ impl ClusterProcesses {
             && self.runs()
             && let Some(pid) = self.leader
         {
-            terminate(pid);
+            signal(pid, "TERM");
             self.stopped = Some(Stopped {
                 pid,
                 ended: false,
@@ -352,7 +361,7 @@ impl ClusterProcesses {
     pub async fn finish(self) {
         drop(self.output);
         // Standbys that have not noticed the end of the program.
-        self.addresses.keys().for_each(|pid| terminate(*pid));
+        self.addresses.keys().for_each(|pid| signal(*pid, "TERM"));
         self.masters.finish().await;
         self.workers.finish().await;
     }
@@ -376,12 +385,13 @@ async fn ask_leader(
 }
 
 /// The arguments of a master that stands by while another one leads.
-fn arguments(program: &Program, workers: usize) -> Vec<String> {
+fn arguments(program: &Program, workers: usize, speculation: bool) -> Vec<String> {
     // Without it, a standby would wait for all workers before the first checkpoint.
     let partitions = (cores_of_each(workers) * workers).clamp(2, 128);
     let mut arguments: Vec<String> = ["--standby", "--json"].map(str::to_owned).to_vec();
     arguments.extend(["--workers".to_owned(), workers.to_string()]);
     arguments.extend(["--partitions".to_owned(), partitions.to_string()]);
+    arguments.extend(speculation.then(|| "--speculation".to_owned()));
     arguments.extend(program.times_and_places());
     arguments
 }

@@ -651,6 +651,28 @@ fn a_demo_that_kills_masters_counts_every_word() {
     assert!(last.starts_with(&wanted), "{last}");
 }
 
+/// Copies of its tasks finish first, and nothing is lost.
+#[test]
+fn a_demo_with_a_slow_worker_counts_every_line() {
+    let _alone = alone();
+    let arguments = ["demo", "--workers", "3", "--slow-one", "--rate", "10000"];
+    let times = ["--interval", "1s", "--batches", "20"];
+    let output = run(&[&arguments[..], &times].concat(), b"");
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    let warned = message(output, 0);
+    assert!(warned.contains(": slows down worker "), "{warned}");
+    let copies = warned.lines().last().unwrap();
+    let copied: Vec<u64> = copies.split(' ').flat_map(str::parse).collect();
+    assert!(copies.contains(" slow tasks were copied, and "), "{warned}");
+    assert!(copied.iter().all(|count| *count > 0), "{warned}");
+    let total = said.lines().last().unwrap();
+    let lines: Vec<u64> = total.split(' ').flat_map(str::parse).collect();
+    assert!(
+        lines[0] > 0 && lines[1] == lines[0] && lines[2] == lines[0],
+        "{total}"
+    );
+}
+
 #[test]
 fn wrong_usage_of_cluster_commands_is_explained() {
     for (arguments, wanted) in [
@@ -681,6 +703,7 @@ fn wrong_usage_of_cluster_commands_is_explained() {
             "--partitions",
         ),
         (&["demo", "--kill-every", "5s"], "--workers"),
+        (&["demo", "--slow-one"], "--workers"),
         (&["demo", "--workers", "3", "--kill-master"], "--kill-every"),
         (
             &["demo", "--workers", "3", "--kill-every", "10ms"],

@@ -115,6 +115,14 @@ impl Default for ClusterArgs {
 }
 
 impl ClusterArgs {
+    /// The defaults, with copies of slow tasks or without.
+    pub fn with_speculation(speculation: bool) -> Self {
+        ClusterArgs {
+            speculation,
+            ..ClusterArgs::default()
+        }
+    }
+
     /// The options of a master.
     pub fn options(&self, listen: &str, workers: usize) -> Result<MasterOptions, Error> {
         let defaults = MasterOptions::default();

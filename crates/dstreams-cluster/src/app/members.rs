@@ -1,17 +1,23 @@
-//! [`Members`]: workers that joined or left since the last look.
+//! [`Members`]: workers that joined, left, or became slow since the last look.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::{ClusterStatus, LossReason};
+use crate::{ClusterStatus, LossReason, WorkerStatus};
 
 /// The workers at the last look.
 #[derive(Debug, Default)]
-pub struct Members(BTreeMap<u32, u32>);
+pub struct Members(BTreeMap<u32, Member>);
 
-/// A worker that joined or left: a line for people, an object for programs.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    pid: u32,
+    slow: bool,
+}
+
+/// A worker that joined, left, or became slow or fast: a line for people, an object for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]
@@ -40,18 +46,37 @@ pub enum Change {
         #[serde(skip_serializing_if = "Option::is_none")]
         after_ms: Option<u64>,
     },
+    /// It is slow: see [`WorkerStatus::slow`](crate::WorkerStatus::slow).
+    Slow {
+        /// Its number.
+        slow: u32,
+        /// Its process.
+        pid: u32,
+    },
+    /// It is no longer slow.
+    KeepsUp {
+        /// Its number.
+        keeps_up: u32,
+        /// Its process.
+        pid: u32,
+    },
 }
 
 impl Members {
     /// The changes since the last call; lost workers come first.
     pub fn changes(&mut self, status: &ClusterStatus) -> Vec<Change> {
-        let now: BTreeMap<u32, u32> = status.workers.iter().map(|w| (w.id, w.pid)).collect();
+        let member = |worker: &WorkerStatus| Member {
+            pid: worker.pid,
+            slow: worker.slow,
+        };
+        let now = status.workers.iter();
+        let now: BTreeMap<u32, Member> = now.map(|worker| (worker.id, member(worker))).collect();
         let gone = self.0.iter().filter(|(id, _)| !now.contains_key(id));
-        let gone = gone.map(|(id, pid)| {
+        let gone = gone.map(|(id, member)| {
             let lost = status.lost.iter().find(|lost| lost.id == *id);
             Change::Gone {
                 gone: *id,
-                pid: *pid,
+                pid: member.pid,
                 why: lost.map(|lost| lost.why),
                 after_ms: lost.map(|lost| lost.after_ms),
             }
@@ -66,7 +91,16 @@ impl Members {
             ingest: worker.ingest.clone(),
             cores: worker.cores,
         });
-        let changes = gone.chain(new).collect();
+        let speeds = now.iter().filter_map(|(id, member)| {
+            let was_slow = self.0.get(id).is_some_and(|before| before.slow);
+            let (id, pid) = (*id, member.pid);
+            match (was_slow, member.slow) {
+                (false, true) => Some(Change::Slow { slow: id, pid }),
+                (true, false) => Some(Change::KeepsUp { keeps_up: id, pid }),
+                _ => None,
+            }
+        });
+        let changes = gone.chain(new).chain(speeds).collect();
         self.0 = now;
         changes
     }
@@ -94,6 +128,13 @@ impl fmt::Display for Change {
                 "worker {gone} is gone (pid {pid}) after {after_ms} ms: {why}"
             ),
             Change::Gone { gone, pid, .. } => write!(f, "worker {gone} is gone (pid {pid})"),
+            Change::Slow { slow, pid } => write!(
+                f,
+                "worker {slow} is slow (pid {pid}): others get its tasks and its state for a while"
+            ),
+            Change::KeepsUp { keeps_up, pid } => {
+                write!(f, "worker {keeps_up} is no longer slow (pid {pid})")
+            }
         }
     }
 }
@@ -101,7 +142,7 @@ impl fmt::Display for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LostWorker, WorkerStatus};
+    use crate::LostWorker;
 
     #[test]
     fn a_lost_worker_is_reported_with_the_reason() {
@@ -119,6 +160,33 @@ mod tests {
         assert_eq!(
             json,
             r#"{"gone":1,"pid":101,"why":"silent","after_ms":1900}"#
+        );
+    }
+
+    #[test]
+    fn a_slow_worker_is_reported_when_it_becomes_slow_and_when_it_keeps_up() {
+        let mut members = Members::default();
+        let mut lines = |slow: bool| -> Vec<String> {
+            let mut status = status(&[1]);
+            status.workers[0].slow = slow;
+            let changes = members.changes(&status);
+            let json = |change: &Change| serde_json::to_string(change).unwrap();
+            changes
+                .iter()
+                .map(|it| json(it) + " " + &it.to_string())
+                .collect()
+        };
+        assert_eq!(lines(false).len(), 1);
+        assert_eq!(
+            lines(true),
+            [
+                r#"{"slow":1,"pid":101} worker 1 is slow (pid 101): others get its tasks and its state for a while"#
+            ]
+        );
+        assert_eq!(lines(true), [""; 0]);
+        assert_eq!(
+            lines(false),
+            [r#"{"keeps_up":1,"pid":101} worker 1 is no longer slow (pid 101)"#]
         );
     }
 

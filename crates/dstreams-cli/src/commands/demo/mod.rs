@@ -3,6 +3,7 @@
 mod faults;
 mod feed;
 mod screen;
+mod slowdown;
 mod stage;
 mod totals;
 mod zipf;
@@ -18,12 +19,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::faults::Faults;
 use self::feed::{Fed, Producer};
 use self::screen::{CurrentStatus, Screen};
+use self::slowdown::Slowdown;
 use self::stage::Stage;
 use crate::arguments::Times;
 use crate::commands::table;
 use crate::ending::{End, Ending};
 use crate::error::Error;
-use crate::output::{print_line, written};
+use crate::output::{print_line, warn, written};
 use crate::program::{BatchResults, LINES, Program};
 
 /// How often the screen is redrawn between batches, for memory and feed.
@@ -54,6 +56,9 @@ pub struct DemoArgs {
     /// Kill the master and a worker in turn, the master first; a standby takes over
     #[arg(long, requires = "kill_every")]
     kill_master: bool,
+    /// Slow one worker down: copies of its tasks finish first, and soon the others get its tasks and its state
+    #[arg(long, requires = "workers")]
+    slow_one: bool,
     /// End after N batches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     batches: Option<u64>,
@@ -141,9 +146,18 @@ async fn show(
     let how = (!args.kill_master).then(|| format!("dstreams send {address} --stream {LINES} FILE"));
     let mut view = View::open(args, window, how).await?;
     let watched = (&mut *stage, &mut feed, &mut view);
-    watch_batches(watched, faults, ending, args.batches).await?;
+    let slowdown = args.slow_one.then(Slowdown::new);
+    watch_batches(watched, (faults, slowdown), ending, args.batches).await?;
     // Restores the terminal.
     drop(view);
+    if args.slow_one
+        && let Some(status) = stage.now(0).cluster
+    {
+        let (copies, first) = (status.task_copies, status.task_copies_won);
+        warn(format_args!(
+            "{copies} slow tasks were copied, and {first} of the copies finished first"
+        ));
+    }
 
     // First the feed ends, so that all its lines are acknowledged; then the program, so that all
     // acknowledged lines are counted.
@@ -177,7 +191,7 @@ async fn show(
 /// Shows batches until there were enough, or the user quits.
 async fn watch_batches(
     (stage, feed, view): (&mut Stage, &mut Producer, &mut View),
-    faults: &mut Option<Faults>,
+    (faults, mut slowdown): (&mut Option<Faults>, Option<Slowdown>),
     ending: &mut Ending,
     batches: Option<u64>,
 ) -> Result<(), Error> {
@@ -205,7 +219,9 @@ async fn watch_batches(
             () = faults::next(faults) => if let Some(faults) = faults {
                 faults.strike(stage)?;
             },
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => if let Some(slowdown) = &mut slowdown {
+                slowdown.look(stage)?;
+            },
         }
         view.draw(&stage.now(feed.acknowledged()))?;
     }

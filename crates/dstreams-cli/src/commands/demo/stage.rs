@@ -31,11 +31,12 @@ impl Stage {
             return Ok((Stage::Here { program, workers }, address));
         };
         if args.kill_master {
-            let cluster = ClusterProcesses::start(program, count).await?;
+            let cluster = ClusterProcesses::start(program, count, args.slow_one).await?;
             let addresses = cluster.addresses();
             return Ok((Stage::Apart(Box::new(cluster)), addresses));
         }
-        let gathering = Gathering::own(program, &ClusterArgs::default(), count).await?;
+        let how = ClusterArgs::with_speculation(args.slow_one);
+        let gathering = Gathering::own(program, &how, count).await?;
         let address = gathering.address().to_owned();
         let (program, workers) = gathering.begin(ReportTo::Aside).await?;
         let workers = Some(workers);
@@ -130,6 +131,14 @@ impl Stage {
                 }
             }
             Stage::Apart(cluster) => cluster.finish().await,
+        }
+    }
+
+    /// The workers that were started here.
+    pub fn own_workers(&self) -> Vec<WorkerStatus> {
+        match self {
+            Stage::Here { workers, .. } => workers.as_ref().map_or(Vec::new(), Workers::own),
+            Stage::Apart(cluster) => cluster.workers(),
         }
     }
 
