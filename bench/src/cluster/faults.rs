@@ -25,6 +25,8 @@ use crate::system::cpu;
 const BEFORE: u64 = 40;
 /// Batches before the fault that count as normal, and those after it that count.
 const COUNTED: usize = 15;
+/// Batches after a worker has become slow that are left out of the settled ones: by then its state has moved.
+const UNTIL_SETTLED: usize = 25;
 /// A batch is normal again if it takes at most so many times the normal delay.
 const NORMAL: f64 = 1.2;
 /// The interval, and how long after the end of one the fault comes.
@@ -35,7 +37,7 @@ const STOPPED: Duration = Duration::from_millis(80);
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// `bench part faults [--work grep|window30] [--workers N] [--kill N] [--slow true|false] [--standbys 0|1]
-/// [--speculation true|false] [--checkpoint-every N] [--since-checkpoint N] [--rate LINES_PER_S]`
+/// [--speculation true|false] [--floor-ms N] [--checkpoint-every N] [--since-checkpoint N] [--rate LINES_PER_S]`
 pub fn faults(flags: &[String]) -> Outcome<Value> {
     let work = flag(flags, "--work", "window30".to_owned())?;
     let workers = flag(flags, "--workers", 4usize)?;
@@ -56,8 +58,11 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
     program.ctx.add_listener(watch.clone());
     let mut options = MasterOptions::default();
     options.standbys = standbys;
-    options.speculation = speculates.then(SpeculationConfig::default);
-    let seconds = BEFORE + u64::from(every) + COUNTED as u64 + 10;
+    let mut speculation = SpeculationConfig::default();
+    speculation.floor = flag(flags, "--floor-ms", 100u64).map(Duration::from_millis)?;
+    options.speculation = speculates.then_some(speculation);
+    let settles = if slow { UNTIL_SETTLED } else { 0 };
+    let seconds = BEFORE + u64::from(every) + (settles + COUNTED) as u64 + 10;
     let mut cpu_ms = 0.0;
     let (sent, begun, status, summary) = runtime()?.block_on(async {
         let mut cluster = Cluster::start_with(&spec, program.ctx, (workers, options)).await?;
@@ -106,17 +111,20 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
         &reports[at.saturating_sub(COUNTED)..at],
         &reports[at..(at + COUNTED).min(reports.len())],
     );
-    if normal.len() < COUNTED || after.len() < COUNTED {
+    let settled = &reports[(at + settles).min(reports.len())..];
+    if [normal, after, settled].iter().any(|of| of.len() < COUNTED) {
         return Err(format!("only {} batches, the fault after {at}", reports.len()).into());
     }
+    let settled = &settled[..COUNTED];
     let delay = |report: &BatchReport| report.total_delay().as_secs_f64() * 1e3;
-    let normal_ms = percentiles(normal.iter().map(BatchReport::total_delay).collect());
+    let worst = |of: &[BatchReport]| of.iter().map(delay).fold(0.0, f64::max);
+    let spread =
+        |of: &[BatchReport]| percentiles(of.iter().map(BatchReport::total_delay).collect());
+    let (normal_ms, after_ms, settled_ms) = (spread(normal), spread(after), spread(settled));
     let typical = normal_ms["p50"].as_f64().unwrap_or_default();
-    let worst = after.iter().map(delay).fold(0.0, f64::max);
     let late = after
         .iter()
         .rposition(|report| delay(report) > NORMAL * typical);
-    let after_ms = percentiles(after.iter().map(BatchReport::total_delay).collect());
     let mut rows = Rows::new(&DELAYS);
     reports.iter().for_each(|report| rows.push(row(report)));
     let fault = match (kill, slow) {
@@ -130,10 +138,13 @@ pub fn faults(flags: &[String]) -> Outcome<Value> {
         "program": format!("{fault}, {workers} workers, {standbys} standby, {since} of {every} s after a checkpoint{copies}"),
         "checked": json!(summary.records) == sent["records"] && status.losses == kill as u64,
         "rate": rate, "batches": reports.len(),
-        "normal_ms": normal_ms, "after_ms": after_ms, "worst_ms": worst,
-        "worst_times": worst / typical,
+        "normal_ms": normal_ms, "after_ms": after_ms, "worst_ms": worst(after),
+        "worst_times": worst(after) / typical,
+        "settled_ms": settled_ms, "settled_worst_times": worst(settled) / typical,
         "after_p50_times": after_ms["p50"].as_f64().unwrap_or_default() / typical,
         "late_batches": late.map_or(0, |last| last + 1),
+        "settled_p50_times": settled_ms["p50"].as_f64().unwrap_or_default() / typical,
+        "slow": status.workers.iter().filter(|worker| worker.slow).count(),
         "cpu_ms_per_batch": cpu_ms,
         "rebuilds": status.rebuilds, "rebuilt_partitions": status.rebuilt_partitions,
         "task_copies": status.task_copies, "task_copies_won": status.task_copies_won,

@@ -101,6 +101,7 @@ fn columns(measurement: &str) -> &'static [Column] {
             ("worst after ms", "/worst_ms", 0),
             ("times normal", "/worst_times", 2),
             ("p50 after, times normal", "/after_p50_times", 2),
+            ("p50 settled, times normal", "/settled_p50_times", 2),
             ("late batches", "/late_batches", 0),
             ("partitions rebuilt", "/rebuilt_partitions", 0),
             ("copies", "/task_copies", 0),
