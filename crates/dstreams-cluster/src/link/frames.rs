@@ -176,7 +176,6 @@ mod tests {
 
     use dstreams_control::{BatchTime, BlockId, BlockMeta, ReceiverId};
     use futures::FutureExt;
-    use proptest::prelude::*;
 
     use super::*;
     use crate::link::{BlockReport, ToMaster, ToWorker};
@@ -296,18 +295,19 @@ mod tests {
         ]);
     }
 
-    proptest! {
-        /// Lengths include those just below and above the size of a frame.
-        #[test]
-        fn messages_of_every_length_arrive_unchanged_and_in_order(
-            lengths in prop::collection::vec((0_usize..4, -2_isize..3), 1..5)
-        ) {
-            let quotes = 2;
-            let text = |(frames, more): &(usize, isize)| {
-                "x".repeat((frames * FRAME).saturating_add_signed(more - quotes))
-            };
-            same(&lengths.iter().map(text).collect::<Vec<String>>());
+    /// Just below and above the size of some frames, each alone and all after each other.
+    #[test]
+    fn messages_of_every_length_arrive_unchanged_and_in_order() {
+        let quotes = 2;
+        let text = |frames: usize, more: isize| {
+            "x".repeat((frames * FRAME).saturating_add_signed(more - quotes))
+        };
+        let lengths = (0..4).flat_map(|frames| (-2..3).map(move |more| text(frames, more)));
+        let texts: Vec<String> = lengths.collect();
+        for alone in texts.chunks(1) {
+            same(alone);
         }
+        same(&texts);
     }
 
     #[test]
