@@ -41,7 +41,7 @@ struct Hidden {
     since: Instant,
     /// When its worker was last asked about it.
     asked: Instant,
-    /// Whether it was sent to its worker, which did not answer since that it does not know it.
+    /// Whether it is at its worker: it was sent, and the worker has not said that it does not know it.
     there: bool,
 }
 
@@ -59,9 +59,9 @@ struct WatchedTasks {
     hidden: HashMap<TaskId, Hidden>,
     /// Tasks that were sent to their workers, of stages that run.
     sent: BTreeSet<TaskId>,
-    /// By job that has not ended well; at most [`MAX_JOBS`].
+    /// The evidence of each job that has not succeeded; at most [`MAX_JOBS`].
     jobs: BTreeMap<String, Evidence>,
-    /// By batch that has not ended: of its jobs that have.
+    /// The evidence of each batch that has not ended, from its jobs that have succeeded.
     batches: BTreeMap<BatchTime, Evidence>,
     workers: SlowWorkers<String>,
 }
@@ -172,7 +172,7 @@ impl TaskCopies {
             .collect()
     }
 
-    /// A job of a batch has ended well.
+    /// A job of a batch has succeeded.
     pub fn job_ended(&self, job: &str, batch: BatchTime) {
         if let Some(mut tasks) = self.lock()
             && let Some(evidence) = tasks.jobs.remove(job)

@@ -314,7 +314,7 @@ fn a_slow_worker_gets_nothing_until_it_is_tried_again() {
             roles.len() == 2 * WORKERS
         };
         until("state that has moved", spread).await;
-        // Its rests: nothing waits for it. Between them it is tried, and still slow; until one is long enough.
+        // While it rests, nothing waits for it. Its first rests are short, and it is tried between them.
         let began = Instant::now();
         let mut quick = 0;
         while quick < 20 {

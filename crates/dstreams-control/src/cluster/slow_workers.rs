@@ -35,7 +35,7 @@ struct Record {
 }
 
 impl Record {
-    /// The standing that time alone has changed.
+    /// Changes the standing where time alone does.
     fn look(&mut self, now: Duration) {
         if let Standing::Rests(until) = self.standing
             && now >= until
