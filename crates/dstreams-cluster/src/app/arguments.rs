@@ -91,8 +91,8 @@ pub struct ClusterArgs {
     /// Time after which a standby gives up a master that renews nothing in the state directory, 1s to 1h
     #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
     lease: Duration,
-    /// Run slow tasks once more on other workers; the result of the first one counts, and workers that lose again and
-    /// again get nothing for a while
+    /// Run slow tasks once more on other workers; the result of the first one counts, and workers whose tasks
+    /// repeatedly lose get no work for a while
     #[arg(long)]
     speculation: bool,
     #[command(flatten)]

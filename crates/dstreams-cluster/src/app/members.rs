@@ -130,7 +130,7 @@ impl fmt::Display for Change {
             Change::Gone { gone, pid, .. } => write!(f, "worker {gone} is gone (pid {pid})"),
             Change::Slow { slow, pid } => write!(
                 f,
-                "worker {slow} is slow (pid {pid}): others get its tasks and its state for a while"
+                "worker {slow} is slow (pid {pid}): others do its work for a while"
             ),
             Change::KeepsUp { keeps_up, pid } => {
                 write!(f, "worker {keeps_up} is no longer slow (pid {pid})")
@@ -179,9 +179,7 @@ mod tests {
         assert_eq!(lines(false).len(), 1);
         assert_eq!(
             lines(true),
-            [
-                r#"{"slow":1,"pid":101} worker 1 is slow (pid 101): others get its tasks and its state for a while"#
-            ]
+            [r#"{"slow":1,"pid":101} worker 1 is slow (pid 101): others do its work for a while"#]
         );
         assert_eq!(lines(true), [""; 0]);
         assert_eq!(

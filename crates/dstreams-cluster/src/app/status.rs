@@ -149,10 +149,7 @@ fn table(master: &str, status: &ClusterStatus) -> String {
     }
     for worker in status.workers.iter().filter(|worker| worker.slow) {
         let id = worker.id;
-        let _ = writeln!(
-            text,
-            "worker {id} is slow: others get its tasks and its state for a while"
-        );
+        let _ = writeln!(text, "worker {id} is slow: others do its work for a while");
     }
     if let (tries @ 1.., Some(error)) = &status.checkpoint_failures {
         let _ = writeln!(text, "no checkpoint was written in {tries} tries: {error}");

@@ -325,7 +325,7 @@ impl ClusterEngine {
         self.copies.counts()
     }
 
-    /// A batch has ended, and with it all before it.
+    /// A batch has ended.
     pub fn batch_ended(&self, batch: BatchTime) {
         self.copies.batch_ended(batch);
     }

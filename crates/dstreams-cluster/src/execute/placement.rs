@@ -1,7 +1,7 @@
 //! [`Placement`]: which worker runs a task.
 //!
 //! A task on a partition of state runs only on the primary, and only after the previous batch's state is
-//! installed. A task that reads a worker's rows prefers that worker. Of the others, task i goes to worker i
+//! installed. A task prefers the workers that store its rows, the first one before the replicas. Of the others, task i goes to worker i
 //! modulo their number, so that they spread and stay. A task that waits for a free core blocks no other.
 //!
 //! Free cores are counted here, from the running tasks, and from those that the engine has given up and that still run.

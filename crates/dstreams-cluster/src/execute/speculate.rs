@@ -61,7 +61,7 @@ struct WatchedTasks {
     sent: BTreeSet<TaskId>,
     /// The evidence of each job that has not succeeded; at most [`MAX_JOBS`].
     jobs: BTreeMap<String, Evidence>,
-    /// The evidence of each batch that has not ended, from its jobs that have succeeded.
+    /// The evidence of each batch that has not ended, from its jobs that have succeeded; at most [`MAX_JOBS`].
     batches: BTreeMap<BatchTime, Evidence>,
     workers: SlowWorkers<String>,
 }
@@ -181,20 +181,20 @@ impl TaskCopies {
             for (worker, lost) in evidence {
                 *of_batch.entry(worker).or_default() |= lost;
             }
+            while tasks.batches.len() > MAX_JOBS {
+                tasks.batches.pop_first();
+            }
         }
     }
 
-    /// A batch has ended, and with it all before it.
+    /// A batch has ended.
     pub fn batch_ended(&self, batch: BatchTime) {
         let now = self.began.elapsed();
         let Some(mut tasks) = self.lock() else {
             return;
         };
-        let tasks = &mut *tasks;
-        while let Some(of_batch) = tasks.batches.first_entry()
-            && *of_batch.key() <= batch
-        {
-            tasks.workers.batch(of_batch.remove(), now);
+        if let Some(evidence) = tasks.batches.remove(&batch) {
+            tasks.workers.batch(evidence, now);
         }
     }
 
@@ -716,7 +716,7 @@ mod tests {
         assert_eq!(job.hidden(), []);
     }
 
-    /// The one whose task lost, in half of the last batches; and not the ones whose results counted.
+    /// Only the worker whose tasks lost in half of the last batches is slow.
     #[test]
     fn a_worker_that_loses_again_and_again_is_slow() {
         let copies = TaskCopies::new(Some(SpeculationConfig::default()));
@@ -733,11 +733,13 @@ mod tests {
             assert!(!job.succeed(3, 3));
             copies.job_ended("job", BatchTime(batch));
             copies.forget(&job.stage);
-            // Another job of the batch, in which nobody is slow.
-            let mut other = Job::on(copies.clone());
-            (0..PARTITIONS).for_each(|task| assert!(other.succeed(task, task)));
-            copies.job_ended("job", BatchTime(batch));
-            copies.forget(&other.stage);
+            // Other jobs of the batch, in which nobody is slow.
+            for _ in 0..3 {
+                let mut other = Job::on(copies.clone());
+                (0..PARTITIONS).for_each(|task| assert!(other.succeed(task, task)));
+                copies.job_ended("job", BatchTime(batch));
+                copies.forget(&other.stage);
+            }
             copies.batch_ended(BatchTime(batch));
         }
         assert_eq!(copies.slow(), BTreeMap::from([("worker-3".into(), true)]));

@@ -118,6 +118,7 @@ impl ClusterState {
     /// Removes a lost worker.
     pub fn lose(&mut self, worker: WorkerId) {
         self.claims.lose(worker);
+        self.slow.remove(&worker);
         self.versions.lose(worker);
         self.round.lose(worker);
         let receivers = self.receivers.lose(worker);

@@ -185,6 +185,12 @@ fn check_speculation(config: &SpeculationConfig) -> Result<()> {
         ),
         ("copies", copies, (0.0..=1.0).contains(&copies), "0 to 1"),
         ("slow", config.slow.into(), config.slow > 0, "1 or more"),
+        (
+            "rest",
+            config.rest.as_secs_f64(),
+            !config.rest.is_zero(),
+            "above 0",
+        ),
     ];
     match fits.into_iter().find(|(_, _, fits, _)| !fits) {
         None => Ok(()),

@@ -88,7 +88,7 @@ pub struct WorkerStatus {
     pub stands_by: Vec<u32>,
     /// Bytes of memory of its process.
     pub resident_memory: u64,
-    /// Whether it is slow: others get its tasks and its state for a while. Only with
+    /// Whether it is slow: others do its work for a while. Only with
     /// [`MasterOptions::speculation`](crate::MasterOptions::speculation).
     #[serde(default)]
     pub slow: bool,

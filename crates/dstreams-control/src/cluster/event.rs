@@ -29,8 +29,8 @@ pub enum ClusterEvent {
         /// The worker.
         worker: WorkerId,
     },
-    /// These workers are slow, and no others: state moves to the others, and these are the peers of all. Slow workers still
-    /// receive and store blocks, and are given state where there are too few others. Replaces what was said before.
+    /// These workers are slow, and no others: state moves to the others, which also become the peers of all. Slow workers
+    /// still receive and store blocks, and are given state where there are too few others. Replaces what was said before.
     Slow {
         /// The workers.
         workers: BTreeSet<WorkerId>,

@@ -169,8 +169,7 @@ impl Roster {
             .copied()
     }
 
-    /// Gives each worker its peer where that has changed: a steady one, if there is another, since clients wait for the
-    /// peer.
+    /// Gives each worker its peer where that has changed: if possible a steady one, since clients wait for the peer.
     pub(super) fn assign_peers(&mut self, out: &mut Vec<ClusterCommand>) {
         let assigned: Vec<_> = self.live.iter().map(|(&who, &peer)| (who, peer)).collect();
         for (worker, before) in assigned {

@@ -12,17 +12,19 @@ use super::SpeculationConfig;
 const MEMORY: u32 = u16::BITS;
 /// The longest rest.
 const MAX_REST: Duration = Duration::from_secs(300);
-/// A worker that is like the others for so many times its next rest is trusted as one that was never slow.
-const TRUSTED_AFTER: u32 = 8;
+/// A worker that keeps up for so many times its next rest, and in so many batches, is treated as if it had never been slow.
+const TRUSTED_AFTER: (u32, u32) = (8, 8 * MEMORY);
+/// A trial ends well after so many batches in which the worker got no tasks.
+const MAX_IDLE: u32 = 4 * MEMORY;
 
 #[derive(Copy, Clone, Debug)]
 enum Standing {
-    /// It is like the others since then.
-    Steady(Duration),
+    /// It has kept up since then, in so many batches.
+    Steady { since: Duration, batches: u32 },
     /// It gets nothing until then.
-    Rests(Duration),
-    /// It gets tasks again for so many more batches, and at most until then, but no state.
-    Trial(u32, Duration),
+    Rests { until: Duration },
+    /// It gets tasks again, but no state: for so many more batches, or so many others in which it gets no tasks.
+    Trial { left: u32, idle: u32 },
 }
 
 #[derive(Clone, Debug)]
@@ -35,27 +37,42 @@ struct Record {
 }
 
 impl Record {
-    /// Changes the standing where time alone does.
+    const fn new(now: Duration, rest: Duration) -> Self {
+        Self {
+            standing: Standing::Steady {
+                since: now,
+                batches: 0,
+            },
+            batches: 0,
+            rest,
+        }
+    }
+
+    /// Ends a rest that is over.
     fn look(&mut self, now: Duration) {
-        if let Standing::Rests(until) = self.standing
+        if let Standing::Rests { until } = self.standing
             && now >= until
         {
-            self.standing = Standing::Trial(MEMORY, until.saturating_add(self.rest));
-        }
-        if let Standing::Trial(left, until) = self.standing
-            && (left == 0 || now >= until)
-        {
-            self.steady(now);
+            self.standing = Standing::Trial {
+                left: MEMORY,
+                idle: MAX_IDLE,
+            };
         }
     }
 
     const fn steady(&mut self, now: Duration) {
-        self.standing = Standing::Steady(now);
-        self.batches = 0;
+        *self = Self::new(now, self.rest);
     }
 
     const fn is_slow(&self) -> bool {
-        !matches!(self.standing, Standing::Steady(_))
+        !matches!(self.standing, Standing::Steady { .. })
+    }
+
+    /// It has kept up for long, so its next rest is as short as the first.
+    fn is_trusted(&self, now: Duration) -> bool {
+        let (rests, least) = TRUSTED_AFTER;
+        matches!(self.standing, Standing::Steady { since, batches }
+            if now.saturating_sub(since) >= self.rest.saturating_mul(rests) && batches >= least)
     }
 }
 
@@ -63,10 +80,10 @@ impl Record {
 ///
 /// A worker that was slow in at least [`slow`](SpeculationConfig::slow) of its last 16 batches rests: it gets no tasks that
 /// others can run, and its state moves to others. Then it is on trial: for 16 batches it gets tasks, but no state. If it is
-/// slow in a quarter as many of these, it rests again, twice as long. Otherwise, or if it gets no tasks for as long as that rest would
-/// take, it is like the others again. Its next rest is as short as the first only after it was like the others for eight
-/// times as long; so state that makes a worker slow does not come and go for ever. At most half of the workers are slow at
-/// once: the others must not be overloaded in their turn.
+/// slow in a quarter of that number (2 by default), it rests again, twice as long. Otherwise it counts as steady again. So
+/// does one that got no tasks in 64 batches. Its rests become short again only once it has kept up for eight times its next
+/// rest, and in 128 batches. Otherwise a worker that only its state makes slow would lose and regain that state for ever. At
+/// most half of the workers are slow at once: the others must not become overloaded.
 ///
 /// Workers are named by `W`; times are since any fixed moment, by a monotonic clock.
 ///
@@ -106,12 +123,8 @@ impl<W: Ord + Clone> SlowWorkers<W> {
 
     /// A worker was added.
     pub fn joined(&mut self, worker: W, now: Duration) {
-        let rest = self.rest;
-        self.workers.entry(worker).or_insert(Record {
-            standing: Standing::Steady(now),
-            batches: 0,
-            rest,
-        });
+        let new = Record::new(now, self.rest);
+        self.workers.entry(worker).or_insert(new);
     }
 
     /// A worker is lost.
@@ -121,8 +134,8 @@ impl<W: Ord + Clone> SlowWorkers<W> {
             // Those on trial first, then those that have rested for the longest.
             let slow = self.workers.values_mut().filter(|record| record.is_slow());
             let first = slow.min_by_key(|record| match record.standing {
-                Standing::Rests(until) => Some(until),
-                Standing::Steady(_) | Standing::Trial(..) => None,
+                Standing::Rests { until } => Some(until),
+                Standing::Steady { .. } | Standing::Trial { .. } => None,
             });
             let Some(first) = first else {
                 return;
@@ -134,33 +147,48 @@ impl<W: Ord + Clone> SlowWorkers<W> {
     /// A batch has ended: each worker that ran tasks of it which others could have run, and whether a copy of one of them
     /// finished first.
     pub fn batch(&mut self, ran: impl IntoIterator<Item = (W, bool)>, now: Duration) {
+        let ran: BTreeMap<W, bool> = ran.into_iter().collect();
+        let limit = self.limit;
+        for (worker, record) in &mut self.workers {
+            record.look(now);
+            if let Standing::Trial { idle, .. } = &mut record.standing
+                && !ran.contains_key(worker)
+            {
+                *idle -= 1;
+                if *idle == 0 {
+                    record.steady(now);
+                }
+            }
+        }
         for (worker, slow) in ran {
             let may_rest = self.count() < self.workers.len() / 2;
             let Some(record) = self.workers.get_mut(&worker) else {
                 continue;
             };
-            record.look(now);
-            let limit = match &mut record.standing {
+            let (limit, is_over) = match &mut record.standing {
                 // A task that began before its rest.
-                Standing::Rests(_) => continue,
-                Standing::Steady(_) => self.limit,
-                Standing::Trial(left, _) => {
+                Standing::Rests { .. } => continue,
+                Standing::Steady { batches, .. } => {
+                    *batches = batches.saturating_add(1);
+                    (limit, false)
+                }
+                Standing::Trial { left, .. } => {
                     *left -= 1;
-                    self.limit.div_ceil(4)
+                    (limit.div_ceil(4), *left == 0)
                 }
             };
             record.batches = record.batches << 1 | u16::from(slow);
             if slow && record.batches.count_ones() >= limit && (may_rest || record.is_slow()) {
-                if let Standing::Steady(since) = record.standing
-                    && now.saturating_sub(since) >= record.rest.saturating_mul(TRUSTED_AFTER)
-                {
+                if record.is_trusted(now) {
                     record.rest = self.rest;
                 }
-                record.standing = Standing::Rests(now.saturating_add(record.rest));
+                let until = now.saturating_add(record.rest);
+                record.standing = Standing::Rests { until };
                 record.rest = record.rest.saturating_mul(2).min(MAX_REST.max(self.rest));
                 record.batches = 0;
+            } else if is_over {
+                record.steady(now);
             }
-            record.look(now);
         }
     }
 
@@ -177,7 +205,7 @@ impl<W: Ord + Clone> SlowWorkers<W> {
             .for_each(|record| record.look(now));
         let slow = self.workers.iter().filter(|(_, record)| record.is_slow());
         let slow = slow.map(|(worker, record)| {
-            let rests = matches!(record.standing, Standing::Rests(_));
+            let rests = matches!(record.standing, Standing::Rests { .. });
             (worker.clone(), rests)
         });
         slow.collect()
@@ -297,29 +325,48 @@ mod tests {
     /// Its state may make it slow, and that came back only after its trial.
     #[test]
     fn a_worker_that_is_slow_after_its_trial_rests_twice_as_long() {
-        // Its third rest was of 40 s, its next is of 80: after 8 times as long it is trusted.
-        for (pause, fourth) in [(8 * 80 - 9, 80), (8 * 80 - 8, 10)] {
-            let mut cluster = Cluster::new(2);
-            let mut rests = Vec::new();
-            for pause in [0, 0, pause, 0] {
-                rests.push(cluster.rest());
-                while cluster.slow() == [0] {
-                    cluster.batch(&[]);
-                }
-                // Its next 8 batches, in which it is slow, come after that.
-                cluster.second += pause;
+        let mut cluster = Cluster::new(2);
+        let mut rests = Vec::new();
+        for kept_up in [0, 0, 8 * 80 - 9, 8 * 160 - 8, 0] {
+            rests.push(cluster.rest());
+            while cluster.slow() == [0] {
+                cluster.batch(&[]);
             }
-            assert_eq!(rests, [10, 20, 40, fourth]);
+            // It is slow in 8 batches after these.
+            for _ in 0..kept_up {
+                cluster.batch(&[]);
+            }
         }
+        // A second more after the third rest would have been enough: it is after the fourth.
+        assert_eq!(rests, [10, 20, 40, 80, 10]);
+    }
+
+    /// The trust is of batches too.
+    #[test]
+    fn long_pauses_between_batches_forgive_nothing() {
+        let mut cluster = Cluster::new(2);
+        let (mut rests, mut slow) = (0, false);
+        for _ in 0..200 {
+            // A batch every 30 seconds.
+            cluster.second += 29;
+            let before = std::mem::replace(&mut slow, cluster.rests(0));
+            rests += u32::from(slow && !before);
+            cluster.batch(&[0]);
+            assert!(rests == 0 || cluster.slow() == [0], "{rests}");
+        }
+        assert!(rests > 2, "{rests}");
     }
 
     #[test]
-    fn a_trial_without_tasks_ends_in_time() {
+    fn a_trial_without_tasks_ends() {
         let mut cluster = Cluster::new(2);
         assert_eq!(cluster.rest(), 10);
-        cluster.second += 19;
-        assert_eq!(cluster.slow(), [0]);
-        cluster.second += 1;
+        cluster.second += 1_000;
+        for _ in 0..63 {
+            cluster.workers.batch([(1, false)], cluster.now());
+            assert_eq!(cluster.slow(), [0]);
+        }
+        cluster.workers.batch([(1, false)], cluster.now());
         assert_eq!(cluster.slow(), [0; 0]);
     }
 

@@ -29,8 +29,8 @@ pub struct SpeculationConfig {
     /// A worker is slow once a copy of one of its tasks finished first in so many of its last 16 batches: see
     /// [`SlowWorkers`](super::SlowWorkers). Default: 8. More than 16: never.
     pub slow: u32,
-    /// How long a slow worker gets nothing that others can do, before it is tried again. If it is slow again soon, twice as
-    /// long, up to 5 minutes. Default: 10 s.
+    /// How long a slow worker gets no work that others can do, before it is tried again. If it is soon slow again, it rests
+    /// twice as long, up to 5 minutes. Default: 10 s.
     pub rest: Duration,
 }
 

@@ -5,8 +5,8 @@
 //! spread evenly, then standbys. The previous standby stays until the copy is complete. Where partitions have no
 //! standbys, one is there only for a move.
 //!
-//! A steady worker is an open one that is not slow. A slow worker has state only if no other worker can have it: a slow standby
-//! is better than none.
+//! A steady worker is an open one that is not slow. A slow worker has state only if no other worker can have it: a slow
+//! standby is better than none.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,8 +72,14 @@ impl Spread<'_> {
         let mut load = self.load(|it| it.primary);
         for it in self.partitions.all.values_mut() {
             let steady = |part: Part| self.roster.is_steady(part.worker);
-            if it.primary.is_some_and(|part| !steady(part))
-                && it.standby.is_some_and(steady)
+            let open = |part: Part| self.roster.is_open(part.worker);
+            // One that drains does not wait for a copy of its state if a slow worker has one.
+            let gives_way = it.primary.is_some_and(|part| !steady(part));
+            let drains = it.primary.is_some_and(|part| !open(part));
+            if gives_way
+                && it
+                    .standby
+                    .is_some_and(|part| steady(part) || drains && open(part))
                 && it.can_move()
             {
                 std::mem::swap(&mut it.primary, &mut it.standby);
