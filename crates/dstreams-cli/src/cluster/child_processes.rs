@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use dstreams_cluster::WorkerStatus;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -163,6 +164,12 @@ impl Children {
         let thread = thread::Builder::new().name("child".to_owned());
         self.threads.push(thread.spawn(work).map_err(Error::Start)?);
         Ok(())
+    }
+
+    /// Those of the workers that are children.
+    pub fn among(&self, workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
+        let workers = workers.into_iter();
+        workers.filter(|worker| self.has(worker.pid)).collect()
     }
 
     /// Whether `pid` is one of these processes.

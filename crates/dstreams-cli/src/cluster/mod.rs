@@ -193,8 +193,8 @@ impl Workers {
 
     /// Those that this process started.
     pub fn own(&self) -> Vec<WorkerStatus> {
-        let workers = self.now().into_iter();
-        workers.filter(|worker| self.is_own(worker.pid)).collect()
+        let children = self.children.as_ref();
+        children.map_or(Vec::new(), |children| children.among(self.now()))
     }
 
     fn is_own(&self, pid: u32) -> bool {
@@ -216,10 +216,7 @@ fn replace_oldest(
     workers: Vec<WorkerStatus>,
     children: &mut Children,
 ) -> Result<Option<WorkerStatus>, Error> {
-    let own: Vec<_> = workers
-        .into_iter()
-        .filter(|worker| children.has(worker.pid))
-        .collect();
+    let own = children.among(workers);
     let all = own.len() == children.left();
     let oldest = own.into_iter().min_by_key(|worker| worker.id);
     let oldest = oldest.filter(|_| all);

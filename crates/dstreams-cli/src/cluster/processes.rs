@@ -152,12 +152,9 @@ impl ClusterProcesses {
         all.join(",")
     }
 
-    /// The workers, all of which were started here, as the newest leader knows them.
+    /// The workers started here that the newest leader knows.
     pub fn workers(&self) -> Vec<WorkerStatus> {
-        let workers = self.status().workers.into_iter();
-        workers
-            .filter(|worker| self.workers.has(worker.pid))
-            .collect()
+        self.workers.among(self.status().workers)
     }
 
     /// The newest status of a leader.

@@ -17,7 +17,7 @@ struct Member {
     slow: bool,
 }
 
-/// A worker that joined, left, or became slow or fast: a line for people, an object for programs.
+/// A worker that joined, left, or became slow, or is no longer slow: a line for people, an object for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]

@@ -10,6 +10,7 @@ use tonic::Code;
 
 use super::arguments::{Masters, Secret};
 use super::error::Error;
+use super::members::Change;
 use super::{json, print_line};
 use crate::data::{Peers, Token};
 use crate::{ClusterStatus, WorkerStatus};
@@ -148,8 +149,8 @@ fn table(master: &str, status: &ClusterStatus) -> String {
         );
     }
     for worker in status.workers.iter().filter(|worker| worker.slow) {
-        let id = worker.id;
-        let _ = writeln!(text, "worker {id} is slow: others do its work for a while");
+        let (slow, pid) = (worker.id, worker.pid);
+        let _ = writeln!(text, "{}", Change::Slow { slow, pid });
     }
     if let (tries @ 1.., Some(error)) = &status.checkpoint_failures {
         let _ = writeln!(text, "no checkpoint was written in {tries} tries: {error}");

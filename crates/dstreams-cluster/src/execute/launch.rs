@@ -65,6 +65,7 @@ fn messages(
     (messages, refused)
 }
 
+/// The stage and the number of each task.
 fn names(tasks: &[MultiTaskDefinition]) -> impl Iterator<Item = TaskId> {
     tasks.iter().flat_map(|task| {
         let (stage, attempt) = (task.stage_id as usize, task.stage_attempt_num as usize);

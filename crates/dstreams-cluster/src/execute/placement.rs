@@ -1,8 +1,9 @@
 //! [`Placement`]: which worker runs a task.
 //!
 //! A task on a partition of state runs only on the primary, and only after the previous batch's state is
-//! installed. A task prefers the workers that store its rows, the first one before the replicas. Of the others, task i goes to worker i
-//! modulo their number, so that they spread and stay. A task that waits for a free core blocks no other.
+//! installed. A task prefers a worker that stores its rows: the first one, then the replicas. Of the others,
+//! task i goes to worker i modulo their number, so that they spread and stay. A task that waits for a free core
+//! blocks no other.
 //!
 //! Free cores are counted here, from the running tasks, and from those that the engine has given up and that still run.
 //! The engine's own count is wrong after a loss: it never gets back the cores of tasks of a stage that was rolled back.

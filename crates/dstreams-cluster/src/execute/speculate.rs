@@ -26,7 +26,7 @@ use crate::plan::TaskState;
 /// How often running tasks are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Time until a task that was given a worker is sent to it, if it ever is.
+/// A task that was not sent this long after it was given up counts as never sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// Jobs of which evidence is kept: more than run at once. Failed ones leave theirs.
 const MAX_JOBS: usize = 64;
@@ -46,8 +46,8 @@ struct Hidden {
 }
 
 impl Hidden {
-    /// Whether it occupies a core: it is on its worker, or may be on its way. The engine does not send a task whose job has
-    /// ended meanwhile.
+    /// Whether it occupies a core: it is at its worker, or may still be on its way there. The engine does not send a task
+    /// whose job has ended meanwhile.
     fn is_there(&self) -> bool {
         self.there || self.since.elapsed() < SEND_TIMEOUT
     }

@@ -171,7 +171,7 @@ impl ClusterState {
     pub fn slow_are(&mut self, slow: BTreeMap<WorkerId, bool>) {
         let before = std::mem::replace(&mut self.slow, slow);
         for worker in self.slow.keys().filter(|id| !before.contains_key(id)) {
-            tracing::warn!(%worker, "a worker is slow: others get its tasks and its state");
+            tracing::warn!(%worker, "a worker is slow: others do its work for a while");
         }
         for worker in before.keys().filter(|id| !self.slow.contains_key(id)) {
             tracing::info!(%worker, "a worker is no longer slow");

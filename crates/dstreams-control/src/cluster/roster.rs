@@ -47,7 +47,7 @@ impl Roster {
         if new {
             self.live.insert(worker, None);
             self.open.insert(worker);
-            self.compare();
+            self.update_steady();
         }
         new
     }
@@ -57,13 +57,13 @@ impl Roster {
         let before = std::mem::replace(&mut self.slow, workers);
         let news = before != self.slow;
         if news {
-            self.compare();
+            self.update_steady();
         }
         news
     }
 
-    /// Decides anew which workers are steady.
-    fn compare(&mut self) {
+    /// Updates the steady workers.
+    fn update_steady(&mut self) {
         self.steady = self.open.difference(&self.slow).copied().collect();
         if self.steady.is_empty() {
             self.steady = self.open.clone();
@@ -74,7 +74,7 @@ impl Roster {
     pub(super) fn lose(&mut self, worker: WorkerId) -> bool {
         self.lost_workers.insert(worker.0.into());
         self.open.remove(&worker);
-        self.compare();
+        self.update_steady();
         self.draining.remove(&worker);
         self.retiring.remove(&worker);
         self.live.remove(&worker).is_some()
@@ -85,7 +85,7 @@ impl Roster {
         let news = self.open.remove(&worker);
         if news {
             self.draining.insert(worker);
-            self.compare();
+            self.update_steady();
         }
         news
     }

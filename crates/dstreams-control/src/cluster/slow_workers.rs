@@ -82,8 +82,8 @@ impl Record {
 /// others can run, and its state moves to others. Then it is on trial: for 16 batches it gets tasks, but no state. If it is
 /// slow in a quarter of that number (2 by default), it rests again, twice as long. Otherwise it counts as steady again. So
 /// does one that got no tasks in 64 batches. Its rests become short again only once it has kept up for eight times its next
-/// rest, and in 128 batches. Otherwise a worker that only its state makes slow would lose and regain that state for ever. At
-/// most half of the workers are slow at once: the others must not become overloaded.
+/// rest, and in 128 batches. So state that makes its worker slow does not move back and forth forever. At most half of the
+/// workers are slow at once: the others must not become overloaded.
 ///
 /// Workers are named by `W`; times are since any fixed moment, by a monotonic clock.
 ///
@@ -148,7 +148,6 @@ impl<W: Ord + Clone> SlowWorkers<W> {
     /// finished first.
     pub fn batch(&mut self, ran: impl IntoIterator<Item = (W, bool)>, now: Duration) {
         let ran: BTreeMap<W, bool> = ran.into_iter().collect();
-        let limit = self.limit;
         for (worker, record) in &mut self.workers {
             record.look(now);
             if let Standing::Trial { idle, .. } = &mut record.standing
@@ -170,11 +169,11 @@ impl<W: Ord + Clone> SlowWorkers<W> {
                 Standing::Rests { .. } => continue,
                 Standing::Steady { batches, .. } => {
                     *batches = batches.saturating_add(1);
-                    (limit, false)
+                    (self.limit, false)
                 }
                 Standing::Trial { left, .. } => {
                     *left -= 1;
-                    (limit.div_ceil(4), *left == 0)
+                    (self.limit.div_ceil(4), *left == 0)
                 }
             };
             record.batches = record.batches << 1 | u16::from(slow);
@@ -247,7 +246,7 @@ mod tests {
             self.workers.slow(self.now()).contains(&(worker, true))
         }
 
-        /// A batch in which these were slow, of those that do not rest. Returns who is slow after it.
+        /// Runs a batch in which these workers are slow, unless they rest. Returns the slow workers after it.
         fn batch(&mut self, slow: &[u32]) -> Vec<u32> {
             self.second += 1;
             let all: Vec<u32> = self.workers.workers.keys().copied().collect();
@@ -261,7 +260,7 @@ mod tests {
             self.workers.lost(&worker, self.now());
         }
 
-        /// Worker 0 is slow until it rests, for so many seconds; returns them.
+        /// Makes worker 0 slow until it rests. Returns the length of its rest, in seconds.
         fn rest(&mut self) -> u32 {
             while !self.rests(0) {
                 self.batch(&[0]);
@@ -337,7 +336,7 @@ mod tests {
                 cluster.batch(&[]);
             }
         }
-        // A second more after the third rest would have been enough: it is after the fourth.
+        // After the third rest it kept up one second too short to be trusted; after the fourth, just long enough.
         assert_eq!(rests, [10, 20, 40, 80, 10]);
     }
 

@@ -56,7 +56,7 @@ pub struct DemoArgs {
     /// Kill the master and a worker in turn, the master first; a standby takes over
     #[arg(long, requires = "kill_every")]
     kill_master: bool,
-    /// Slow one worker down: copies of its tasks finish first, and soon the others get its tasks and its state
+    /// Slow one worker down: its slow tasks run again elsewhere, and soon the other workers do its work
     #[arg(long, requires = "workers")]
     slow_one: bool,
     /// End after N batches

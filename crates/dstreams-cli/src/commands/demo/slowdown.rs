@@ -7,7 +7,7 @@ use crate::cluster::signal;
 use crate::error::Error;
 use crate::output::warn;
 
-/// A shell that stops and continues a process in turn, until the process has ended: also if the demo itself is killed.
+/// A shell stops and continues a process in turn, until that process has ended, even if the demo is killed first.
 const LOOP: &str =
     "while kill -s STOP \"$0\"; do sleep 0.08; kill -s CONT \"$0\"; sleep 0.02; done";
 
@@ -26,7 +26,7 @@ impl Slowdown {
         Slowdown(None)
     }
 
-    /// Slows a worker down if none is slow: the one that joined last, which is killed last.
+    /// If no worker is being slowed down, picks the one that joined last: `--kill-every` kills it last.
     pub fn look(&mut self, stage: &Stage) -> Result<(), Error> {
         let workers = stage.own_workers();
         let there = |victim: &Victim| workers.iter().any(|worker| worker.pid == victim.pid);
