@@ -214,6 +214,7 @@ impl Peers {
                 asked.push(self.ask(&wanted, address));
             }
             tokio::select! {
+                biased;
                 Some((address, answer)) = asked.next() => {
                     let rows = match answer {
                         Ok(messages) => self.unless_given_up(address, decode(messages)).await,

@@ -41,7 +41,7 @@ struct Hidden {
     since: Instant,
     /// When its worker was last asked about it.
     asked: Instant,
-    /// Whether it is at its worker: it was sent, and the worker has not said that it does not know it.
+    /// Whether it is at its worker: it was sent, and the worker has not said that it does not run.
     there: bool,
 }
 
@@ -482,8 +482,8 @@ impl TaskCopies {
         };
         let hidden = tasks.hidden.get_mut(task);
         let since = hidden.map(|hidden| {
-            // One that has not begun occupies no core; if it begins later, the next answer says so.
-            hidden.there = state != TaskState::Unknown;
+            // One that has not begun, or has ended, occupies no core. If it begins later, the next answer says so.
+            hidden.there = state == TaskState::Runs;
             now - hidden.since
         });
         let has_ended = match state {
@@ -917,7 +917,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_its_worker_does_not_know_occupies_no_core() {
+    fn a_task_that_does_not_run_occupies_no_core() {
         let job = Job::with_copy();
         let task = (job.stage.clone(), 3);
         job.copies.sent(task.clone());
@@ -931,6 +931,7 @@ mod tests {
         assert_eq!(answer(TaskState::Runs), 1);
         assert_eq!(answer(TaskState::Unknown), 0);
         assert_eq!(answer(TaskState::Runs), 1, "it has begun late");
+        assert_eq!(answer(TaskState::Ended(1)), 0, "its report is on its way");
     }
 
     #[test]

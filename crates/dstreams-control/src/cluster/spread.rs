@@ -92,8 +92,9 @@ impl Spread<'_> {
             } else {
                 continue;
             }
-            if let Some(primary) = it.primary {
-                *load.entry(primary.worker).or_default() += 1;
+            // A slow one that took over is not in the list, and must not be chosen for others.
+            if let Some(count) = it.primary.and_then(|part| load.get_mut(&part.worker)) {
+                *count += 1;
             }
         }
     }
