@@ -183,6 +183,7 @@ mod encoding;
 mod error;
 #[allow(missing_docs)] // public to `internal` only
 mod execute;
+mod group;
 pub mod guide;
 mod journal;
 mod node;

@@ -23,7 +23,7 @@ use datafusion::physical_plan::aggregates::{
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use dstreams_control::BatchTime;
 
-use super::combine::CombineExec;
+use super::group_exec::group;
 use crate::error::{Error, Result};
 use crate::stream::agg::{AggPart, AggPlan, Finish, Function};
 use crate::stream::extreme::{greatest, least};
@@ -40,22 +40,18 @@ pub(super) struct Aggregation<'a> {
 impl Aggregation<'_> {
     /// Partial results of each partition of `input`.
     pub fn partial(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        match self.combined(&input)? {
-            Some(combined) => self.exec(AggregateMode::PartialReduce, combined),
-            None => self.exec(AggregateMode::Partial, input),
-        }
+        self.exec(AggregateMode::Partial, input)
     }
 
     /// The results of the records of one partition.
     pub fn single(&self, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        match self.combined(&input)? {
-            Some(combined) => self.exec(AggregateMode::Final, combined),
-            // Moments are results in the form of the state, not as the final variance.
-            None if self.has_moments() => {
+        // Moments are results in the form of the state, not as the final variance.
+        match self.has_moments() {
+            true => {
                 let partial = self.exec(AggregateMode::Partial, input)?;
                 self.exec(AggregateMode::PartialReduce, partial)
             }
-            None => self.exec(AggregateMode::Single, input),
+            false => self.exec(AggregateMode::Single, input),
         }
     }
 
@@ -70,19 +66,6 @@ impl Aggregation<'_> {
     fn has_moments(&self) -> bool {
         let mut parts = self.plan.parts.iter();
         parts.any(|part| part.function == Function::Moments)
-    }
-
-    /// Combines counts of strings before they are grouped; none for other aggregates.
-    fn combined(&self, input: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let counts = |part: &AggPart| part.function == Function::Count && part.column.is_none();
-        let texts = self.keys == 1 && *self.input.field(0).data_type() == DataType::Utf8View;
-        if !texts || !matches!(&self.plan.parts[..], [part] if counts(part)) {
-            return Ok(None);
-        }
-        let schema = self
-            .exec(AggregateMode::Partial, Arc::clone(input))?
-            .schema();
-        Ok(Some(Arc::new(CombineExec::new(Arc::clone(input), schema))))
     }
 
     /// The aggregation in one mode: over records, or over partial results.
@@ -101,9 +84,9 @@ impl Aggregation<'_> {
         let parts = parts.collect::<Result<Vec<_>>>()?;
         let filters = vec![None; parts.len()];
         let schema = Arc::clone(&self.input);
-        Ok(Arc::new(AggregateExec::try_new(
-            mode, by, parts, filters, input, schema,
-        )?))
+        let aggregate = AggregateExec::try_new(mode, by, parts, filters, input, schema)?;
+        let grouped = group(&aggregate)?;
+        Ok(grouped.unwrap_or_else(|| Arc::new(aggregate)))
     }
 
     fn part(&self, at: usize, part: &AggPart) -> Result<Arc<AggregateFunctionExpr>> {

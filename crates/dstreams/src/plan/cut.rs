@@ -9,6 +9,7 @@ use datafusion::arrow::compute::SortOptions;
 use datafusion::common::JoinType;
 use datafusion::physical_expr::window::WindowExpr;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, PartitionMode};
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -23,6 +24,7 @@ use datafusion::physical_plan::{
 
 use super::aggregate::column;
 use super::exec_node::internal;
+use super::group_exec::group;
 use super::query_input::InputExec;
 use super::template::Route;
 use super::total_order::{first_rows, of_values};
@@ -102,11 +104,18 @@ pub(super) fn cut(
         .iter()
         .zip(&children)
         .any(|(old, new)| !Arc::ptr_eq(old, new));
-    if !changed {
-        return Ok(plan);
-    }
-    let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-    Ok(plan.replace_children(children, options)?)
+    let plan = match changed {
+        true => {
+            let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+            plan.replace_children(children, options)?
+        }
+        false => plan,
+    };
+    let grouped = plan
+        .downcast_ref::<AggregateExec>()
+        .map(group)
+        .transpose()?;
+    Ok(grouped.flatten().unwrap_or(plan))
 }
 
 /// An order, extended by all columns: rows that are equal in it are identical.

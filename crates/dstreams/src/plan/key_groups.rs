@@ -7,15 +7,14 @@ use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::Schema;
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use futures::StreamExt;
 
 use crate::error::{Error, Operator};
+use crate::group::KeyTable;
 
 /// Numbers for keys: equal keys have the same number, whichever input they are from.
 pub(super) struct KeyGroups {
-    index: Box<dyn GroupValues>,
+    table: KeyTable,
     keys: usize,
     numbers: Vec<usize>,
 }
@@ -25,22 +24,22 @@ impl KeyGroups {
     pub fn new(schema: &Schema, keys: usize) -> EngineResult<Self> {
         let schema = Schema::new(schema.fields()[..keys].to_vec());
         Ok(KeyGroups {
-            index: new_group_values(schema.into(), &GroupOrdering::None)?,
+            table: KeyTable::new(&schema.into())?,
             keys,
             numbers: Vec::new(),
         })
     }
 
-    /// The number of each row's key. They are below [`KeyGroups::len`], and not in the order of the rows.
+    /// The number of each row's key, below [`KeyGroups::len`].
     pub fn numbers(&mut self, rows: &RecordBatch) -> EngineResult<&[usize]> {
         let keys = &rows.columns()[..self.keys];
-        self.index.intern(keys, &mut self.numbers)?;
+        self.table.number(keys, &mut self.numbers)?;
         Ok(&self.numbers)
     }
 
     /// How many keys there are.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.table.len()
     }
 }
 

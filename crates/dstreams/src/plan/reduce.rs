@@ -8,15 +8,13 @@ use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::EmitTo;
-use datafusion::physical_plan::aggregates::group_values::new_group_values;
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use futures::{StreamExt, TryStreamExt};
 
 use super::exec_node::{leaf_node, properties};
 use crate::error::{Error, Operator, Result};
+use crate::group::KeyTable;
 use crate::stream::rows::{Reducer, panic_message};
 
 /// Reduces the values of each key of a partition, or all its rows: before the shuffle, and again after it.
@@ -101,7 +99,7 @@ async fn reduce(
     // Without keys, all rows are one group.
     let mut groups = match keys {
         0 => None,
-        _ => Some(new_group_values(key_schema, &GroupOrdering::None)?),
+        _ => Some(KeyTable::new(&key_schema)?),
     };
     let mut task = reducer.start(keys);
     let mut group_of_row = Vec::new();
@@ -109,7 +107,7 @@ async fn reduce(
     while let Some(batch) = input.next().await {
         let batch = batch?;
         match &mut groups {
-            Some(groups) => groups.intern(&batch.columns()[..keys], &mut group_of_row)?,
+            Some(groups) => groups.number(&batch.columns()[..keys], &mut group_of_row)?,
             None => {
                 group_of_row.clear();
                 group_of_row.resize(batch.num_rows(), 0);
@@ -121,9 +119,9 @@ async fn reduce(
     if count == 0 {
         return Ok(RecordBatch::new_empty(schema));
     }
-    let rows = groups.as_ref().map_or(1, |groups| groups.len());
+    let rows = groups.as_ref().map_or(1, KeyTable::len);
     let mut columns = match &mut groups {
-        Some(groups) => groups.emit(EmitTo::All)?,
+        Some(groups) => groups.take()?,
         None => Vec::new(),
     };
     columns.extend(guard(&operator, || task.finish())?);

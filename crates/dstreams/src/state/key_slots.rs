@@ -5,18 +5,17 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::encoding::wrong;
 use crate::encoding::{ByteInput, ByteOutput, compact_column};
 use crate::encoding::{each_batch, encode_in_parts, length_of};
 use crate::error::Result;
+use crate::group::KeyTable;
 
 /// Finds the slot of a key; new keys get the next one.
 pub(super) struct KeySlots {
     schema: SchemaRef,
-    index: Box<dyn GroupValues>,
+    table: KeyTable,
     /// The keys by slot, beginning with the first segment. Segments are merged as they grow, so that there are
     /// few.
     segments: Vec<RecordBatch>,
@@ -26,7 +25,7 @@ pub(super) struct KeySlots {
 impl KeySlots {
     pub fn new(schema: SchemaRef) -> Result<Self> {
         Ok(KeySlots {
-            index: new_group_values(Arc::clone(&schema), &GroupOrdering::None)?,
+            table: KeyTable::new(&schema)?,
             schema,
             segments: Vec::new(),
             slots: 0,
@@ -40,7 +39,7 @@ impl KeySlots {
 
     /// Writes the slot of each row's key to `slots`.
     pub fn intern(&mut self, keys: &[ArrayRef], slots: &mut Vec<usize>) -> Result<()> {
-        self.index.intern(keys, slots)?;
+        self.table.number(keys, slots)?;
         // New slots are in the order of their rows, unless hashes of keys collide.
         let mut fresh = Vec::new();
         for (row, slot) in slots.iter().enumerate() {
@@ -93,7 +92,7 @@ impl KeySlots {
                 from,
                 std::slice::from_ref(&schema),
                 |segment| {
-                    keys.index.intern(segment.columns(), &mut slots)?;
+                    keys.table.number(segment.columns(), &mut slots)?;
                     let next = keys.slots..keys.slots + segment.num_rows();
                     if !slots.iter().copied().eq(next.clone()) {
                         return Err(wrong("a key has two slots"));
@@ -147,6 +146,7 @@ mod tests {
     use datafusion::arrow::array::{AsArray, Int64Array};
     use datafusion::arrow::datatypes::{DataType, Field, Int64Type};
     use datafusion::logical_expr::EmitTo;
+    use datafusion::physical_plan::aggregates::group_values::GroupValues;
 
     use super::*;
 
@@ -181,7 +181,8 @@ mod tests {
     fn new_slots_may_be_in_any_order() {
         let field = Field::new("key", DataType::Int64, false);
         let mut keys = KeySlots::new(Arc::new(Schema::new(vec![field]))).unwrap();
-        keys.index = Box::new(FixedSlots(vec![vec![2, 0, 2, 1, 0], vec![1, 4, 3]]));
+        let slots = FixedSlots(vec![vec![2, 0, 2, 1, 0], vec![1, 4, 3]]);
+        keys.table = KeyTable::of(Box::new(slots));
         for batch in [[12, 10, 12, 11, 10].to_vec(), [11, 14, 13].to_vec()] {
             let batch: ArrayRef = Arc::new(Int64Array::from(batch));
             keys.intern(&[batch], &mut Vec::new()).unwrap();

@@ -221,3 +221,26 @@ fn unbounded_aggregates_are_refused_by_name() {
     refused::<i64>(&events, "sum", "value", &["Utf8View, not a number"]);
     refused::<i64>(&events, "min", "nothing", &["no such column"]);
 }
+
+/// So many keys that their first aggregation gives up on grouping. The last one must not: some keys come again at the
+/// end, and each has one variance.
+#[test]
+fn of_keys_that_are_almost_all_different() {
+    let (keys, again) = (260_000u32, 1_000);
+    let rows: Vec<(u32, f64)> = (0..keys).chain(0..again).map(|n| (n, n.into())).collect();
+    for threads in [1, 2] {
+        let mut config = Config::new(INTERVAL);
+        config.threads = threads;
+        let input = [vec![rows.clone()]];
+        let found = run(&config, &input, |_, events| {
+            let spread = (count(), var_pop::<f64>());
+            events.by_key().agg(spread).unwrap().pairs()
+        });
+        let (_, found) = &found[0];
+        assert_eq!(found.len(), keys as usize, "with {threads} threads");
+        for (key, result) in found {
+            let count = if *key < again { 2 } else { 1 };
+            assert_eq!(*result, (count, 0.0), "{key} with {threads} threads");
+        }
+    }
+}

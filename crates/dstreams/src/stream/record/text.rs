@@ -101,12 +101,28 @@ impl TextBuilder {
     /// Appends one text.
     #[inline]
     pub fn push_str(&mut self, text: &str) {
+        // Most texts are short, and from the one buffer of the input.
+        if let [(buffer, _), ..] = self.attached.as_slice()
+            && text.len() <= INLINE
+        {
+            let offset = offset_in(buffer, text);
+            let rest = buffer.as_slice().get(offset..).unwrap_or_default();
+            if let Some(word) = rest.first_chunk() {
+                self.views.push(inline_view(word, text.len()));
+                return;
+            }
+        }
+        self.push_any(text)
+    }
+
+    #[inline(never)]
+    fn push_any(&mut self, text: &str) {
         for at in 0..self.attached.len() {
             let buffer = self.attached[at].0.as_slice();
-            let offset = (text.as_ptr() as usize).wrapping_sub(buffer.as_ptr() as usize);
+            let offset = offset_in(&self.attached[at].0, text);
             if offset < buffer.len() {
                 if text.len() <= INLINE
-                    && let Some(word) = buffer.get(offset..offset + 16)
+                    && let Some(word) = buffer[offset..].first_chunk()
                 {
                     self.views.push(inline_view(word, text.len()));
                     return;
@@ -129,25 +145,6 @@ impl TextBuilder {
     #[inline]
     pub(crate) fn is_inline(view: u128) -> bool {
         view as u32 as usize <= INLINE
-    }
-
-    /// Adds rows, to be filled with inline views or truncated.
-    pub(crate) fn grow(&mut self, rows: usize) -> &mut [u128] {
-        let before = self.views.len();
-        self.views.resize(before + rows, 0);
-        &mut self.views[before..]
-    }
-
-    /// Removes all rows after the first `rows`.
-    pub(crate) fn truncate(&mut self, rows: usize) {
-        self.views.truncate(rows);
-    }
-
-    /// Appends an inline text, as its view in another text column.
-    #[inline]
-    pub(crate) fn push_inline(&mut self, view: u128) {
-        debug_assert!(Self::is_inline(view));
-        self.views.push(view);
     }
 
     fn copy_str(&mut self, text: &str) {
@@ -197,15 +194,29 @@ impl TextBuilder {
 /// Number of the copy buffer while it is still being filled.
 const OPEN: u32 = u32::MAX;
 
-/// View of a text of up to 12 bytes: its length, then its bytes, then zeros. `word` begins with
-/// the text and has 16 bytes.
+/// Where a text begins in a buffer; not below the buffer's length if it is elsewhere.
 #[inline]
-fn inline_view(word: &[u8], len: usize) -> u128 {
-    let mut bytes = [0u8; 16];
-    bytes.copy_from_slice(word);
-    let mask = (1u128 << (8 * len)) - 1;
-    ((u128::from_le_bytes(bytes) & mask) << 32) | len as u128
+fn offset_in(buffer: &Buffer, text: &str) -> usize {
+    (text.as_ptr() as usize).wrapping_sub(buffer.as_ptr() as usize)
 }
+
+/// View of a text of up to 12 bytes: its length, then its bytes, then zeros. `word` begins with
+/// the text.
+#[inline]
+fn inline_view(word: &[u8; 16], len: usize) -> u128 {
+    ((u128::from_le_bytes(*word) & MASKS[len]) << 32) | len as u128
+}
+
+/// The first bytes of sixteen, by their number. Faster than a shift of 128 bits.
+const MASKS: [u128; INLINE + 1] = {
+    let mut masks = [0; INLINE + 1];
+    let mut len = 1;
+    while len <= INLINE {
+        masks[len] = masks[len - 1] << 8 | 0xFF;
+        len += 1;
+    }
+    masks
+};
 
 #[inline]
 fn prefix_of(bytes: &[u8]) -> u32 {
@@ -241,7 +252,7 @@ pub(crate) fn view_at(bytes: &[u8], offset: usize, len: usize, buffer: u32) -> u
     if len > INLINE {
         return reference_view(len, prefix_of(&bytes[offset..]), buffer, offset as u32);
     }
-    match bytes.get(offset..offset + 16) {
+    match bytes[offset..].first_chunk() {
         Some(word) => inline_view(word, len),
         None => {
             let mut word = [0u8; 16];

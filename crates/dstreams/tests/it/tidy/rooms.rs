@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use super::{Source, check, sources};
 
 /// The rooms of `dstreams`, in the order of a record's way.
-pub const DSTREAMS: [&str; 12] = [
+pub const DSTREAMS: [&str; 13] = [
     "stream",
     "encoding",
+    "group",
     "blocks",
     "receive",
     "plan",
