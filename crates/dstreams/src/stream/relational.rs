@@ -52,6 +52,8 @@ pub(crate) fn session_config(partitions: usize) -> SessionConfig {
     // Scalar subqueries become joins: a node that passes the value to other nodes directly would not reach those in
     // other stages.
     optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    // Not `InterleaveExec`, which needs inputs that say how their rows are spread: ours do not once they are cut.
+    optimizer.prefer_existing_union = true;
     config
 }
 

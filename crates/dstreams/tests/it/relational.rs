@@ -80,6 +80,11 @@ const QUERIES: &[(&str, bool)] = &[
         false,
     ),
     (
+        "select key, sum(value) as value from this group by key \
+         union all select key, max(value) as value from this group by key",
+        false,
+    ),
+    (
         "select key, value from this t where not exists \
       (select 1 from this u where u.value = t.value + 1)",
         false,
