@@ -269,6 +269,8 @@ impl PackedField {
                 }
             }
             _ => {
+                // Texts have a number for null; other columns have none, as the schema says.
+                debug_assert!(is_text(&self.kind) || column.null_count() == 0);
                 for (key, value) in keys.iter_mut().zip(values) {
                     *key |= W::of(value << self.shift);
                 }

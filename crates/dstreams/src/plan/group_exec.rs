@@ -12,7 +12,8 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, UInt64Type};
 use datafusion::error::Result as EngineResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::functions_aggregate::{count, sum};
+use datafusion::logical_expr::{AggregateUDF, EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::aggregates::{
     AggregateExec, AggregateInputMode, AggregateMode, AggregateOutputMode, aggregate_expressions,
@@ -28,6 +29,9 @@ use crate::group::KeyTable;
 /// Rows after which a partial aggregation stops if it does not pay, and the share of them that are groups of their own
 /// then. The rest of the rows pass through, each as a group.
 const TRIAL: (usize, f64) = (100_000, 0.8);
+
+/// Groups that a task has room for from the start, at most: an earlier batch may have been far larger.
+const MOST_ROOM: usize = 1 << 20;
 
 /// Aggregates the rows of each partition by their keys.
 #[derive(Debug)]
@@ -129,11 +133,15 @@ impl Functions {
             return Ok(None);
         }
         let is_wide = |kind: DataType| matches!(kind, DataType::Int64 | DataType::UInt64);
-        Ok(match function.fun().name() {
-            "count" if is_raw => Some(Sum::Ones),
-            "count" => Some(Sum::Values),
+        // A function of the user may have the same name.
+        let is = |known: Arc<AggregateUDF>| *function.fun() == *known;
+        Ok(match is_raw {
+            true if is(count::count_udaf()) => Some(Sum::Ones),
+            false if is(count::count_udaf()) => Some(Sum::Values),
             // A partial sum may be null: the rows of its group may all have been filtered out.
-            "sum" if is_raw && is_wide(argument.data_type(before)?) => Some(Sum::Values),
+            true if is(sum::sum_udaf()) && is_wide(argument.data_type(before)?) => {
+                Some(Sum::Values)
+            }
             _ => None,
         })
     }
@@ -306,7 +314,8 @@ impl GroupTask {
 
     /// The groups, in pieces of the best size for what reads them.
     fn finish(&mut self) -> Result<Vec<RecordBatch>> {
-        self.room.store(self.table.len(), Relaxed);
+        let room = self.table.len().min(MOST_ROOM);
+        self.room.store(room, Relaxed);
         if self.table.len() == 0 {
             return Ok(Vec::new());
         }
