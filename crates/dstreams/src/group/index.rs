@@ -17,7 +17,7 @@ const VACANT: u32 = u32::MAX;
 
 /// The current rows, and the keys that have numbers.
 pub(super) trait KeyRows {
-    /// What is looked up.
+    /// The part of a key that the index compares: all of it, or a part with a hash.
     type Key: Copy + Default + Eq;
 
     /// The key of a row.

@@ -89,7 +89,7 @@ fn schema(kinds: &[usize]) -> Arc<Schema> {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// The keys of rows as text: two quotes around each value, nothing for null.
+/// The keys of rows as text, and nothing for null.
 fn texts(columns: &[ArrayRef]) -> Vec<Vec<Option<String>>> {
     let value = |column: &ArrayRef, row| {
         let text = || array_value_to_string(column, row).unwrap();
@@ -152,7 +152,7 @@ proptest! {
     }
 }
 
-/// Keys whose hashes are few, of which the lower half is looked up.
+/// Keys with three hashes in all. The index compares their lower halves.
 struct Colliding {
     rows: Vec<u64>,
     known: Vec<u64>,
@@ -168,7 +168,7 @@ impl KeyRows for Colliding {
         &self.halves
     }
     fn hash(key: u32) -> u32 {
-        // The last slots, so that probing goes on with the first.
+        // These hashes lead to the last slots, so that probing wraps around to the first.
         u32::MAX - key % 3
     }
     fn is_whole(key: u32) -> bool {

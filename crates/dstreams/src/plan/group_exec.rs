@@ -1,4 +1,4 @@
-//! GroupTask rows by their keys and aggregates each group, with our own table of keys.
+//! Groups rows by their keys and aggregates each group, with our own table of keys.
 //!
 //! It takes the place of DataFusion's `AggregateExec` and has its columns, modes and order of rows: that in which the
 //! groups appear. The functions are DataFusion's (and ours): this numbers the groups, they count and sum by number.
@@ -43,7 +43,7 @@ pub(super) struct GroupExec {
     properties: Arc<PlanProperties>,
 }
 
-/// What to compute.
+/// The keys and the aggregate functions of a [`GroupExec`].
 #[derive(Debug)]
 struct Functions {
     mode: AggregateMode,
@@ -55,7 +55,7 @@ struct Functions {
     schema: SchemaRef,
 }
 
-/// What the only function sums: it is a count, or a sum of 64-bit integers, of values that are never null.
+/// How the table computes a single `count` or `sum` of values without nulls. A sum is of 64-bit integers.
 #[derive(Debug, Clone, Copy)]
 enum Sum {
     /// One for each row.
